@@ -1,13 +1,13 @@
 """The one tree of errors that `models` raises; each message is a sentence a user can act on.
 
-    EarshotError                    status   what the caller should do
-      UnsupportedMedia               415     send another container or codec
-      UndecodableMedia               422     repair or re-encode the file
-      MediaTooLarge                  413     send less: the message names the limit and the value
-      InvalidOption                  422     change the option that the message names
-      WeightsMissing                 503     fetch the weights with the command in the message
-      WeightsInvalid                 503     replace the checkpoint: wrong hash, missing key, code in a pickle
-      OutOfDeviceMemory              507     send fewer or smaller frames
+EarshotError                    status   what the caller should do
+  UnsupportedMedia               415     send another container or codec
+  UndecodableMedia               422     repair or re-encode the file
+  MediaTooLarge                  413     send less: the message names the limit and the value
+  InvalidOption                  422     change the option that the message names
+  WeightsMissing                 503     fetch the weights with the command in the message
+  WeightsInvalid                 503     replace the checkpoint: wrong hash, missing key, code in a pickle
+  OutOfDeviceMemory              507     send fewer or smaller frames
 """
 
 
