@@ -17,7 +17,7 @@ Source = Path | bytes
 
 @dataclass(frozen=True)
 class Media:
-    """Where a clip's pixels and sound are: one container, a video and a sound file, or images and a sound file."""
+    """Where pixels and sound are: one container, a video and a sound file, or images and a sound file."""
 
     video: Source | None = None
     audio: Source | None = None
@@ -26,10 +26,10 @@ class Media:
 
 @dataclass(frozen=True)
 class Window:
-    """A bounded piece of a clip. `frames` is RGB uint8 [n, H, W, 3], or None where a strategy needs no pixels.
+    """A bounded piece of a clip. `frames` is RGB uint8 [n, H, W, 3], or None where no pixels are needed.
 
-    `audio` maps a sample rate to float32 [n, rate] in [-1, 1]: the second of mono sound of each frame, the one
-    that `audio_windows` names by its start and end in seconds.
+    `audio` maps a sample rate to float32 [n, rate] in [-1, 1]: the second of mono sound of each frame,
+    the one that `audio_windows` names by its start and end in seconds.
     """
 
     index: int

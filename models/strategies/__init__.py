@@ -65,7 +65,7 @@ class Strategy:
 STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
     {
         "ac-fpn": Strategy(
-            summary="AC-FPN, the supervised network: AudioCLIP's towers, fused at the top of a feature pyramid.",
+            summary="AC-FPN, the supervised network: sound fused into the top of a feature pyramid.",
             module="models.strategies.ac_fpn",
             presets={"best": AcFpnOptions(), "paper": AcFpnOptions(audio_scale="paper", resolution="paper")},
             networks=("ac-fpn",),

@@ -25,9 +25,9 @@ class AcFpnOptions:
 
     thresholds: MaskThreshold = MaskThreshold()
     audio_scale: Literal["int16", "paper"] = "int16"
-    """`int16` feeds the sound as AudioCLIP was trained (x 32768); `paper` as the published code does (+-1)."""
+    """`int16` feeds sound as AudioCLIP was trained (x 32768); `paper` as the published code does (+-1)."""
     resolution: Literal["source", "paper"] = "source"
-    """`source` upsamples the logits to the frame's own size; `paper` thresholds at 224 first."""
+    """`source` brings the logits to the size of the frame; `paper` thresholds at 224 first."""
 
 
 @dataclass(frozen=True, config=CONFIG)
