@@ -1,4 +1,4 @@
-"""The rules that keep the house in order: one-way imports, a torch-free API, plain names, one reader of the environment."""
+"""The rules of the house: one-way imports, a torch-free API, plain names, one reader of the environment."""
 
 from __future__ import annotations
 
