@@ -1,0 +1,1 @@
+"""The clip that the first `curl` line sends."""
