@@ -1,0 +1,122 @@
+"""Every setting of the three processes, and the only place that reads the environment.
+
+Each field is set by `EARSHOT_<NAME>` (`EARSHOT_WORKER_THREADS=8`); the two that other software knows too also
+answer to `REDIS_URL` and `STORAGE_URL`. Lists are JSON or comma separated.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MEBIBYTE = 1024 * 1024
+HOUR = 3600.0
+
+
+class Settings(BaseSettings):
+    """Defaults fit one machine. Times are seconds, sizes bytes, unless a name says otherwise."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="EARSHOT_",
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+
+    redis_url: str = Field(
+        default="redis://127.0.0.1:6379/0", validation_alias=AliasChoices("EARSHOT_REDIS_URL", "REDIS_URL")
+    )
+    """Redis 6.2 or newer, append-only file on, `noeviction`; `unix:///path?db=0` works too."""
+    storage_url: str = Field(
+        default="file://" + str(Path(tempfile.gettempdir()) / "earshot"),
+        validation_alias=AliasChoices("EARSHOT_STORAGE_URL", "STORAGE_URL"),
+    )
+    """Where uploads and results are: any fsspec URL (`file:///srv/earshot`, `s3://bucket/prefix`)."""
+    scratch_dir: Path = Path(tempfile.gettempdir()) / "earshot-scratch"
+    """Uploads on their way in and copies of remote media; losing it loses nothing."""
+    weights_dir: Path = Path.home() / ".cache" / "earshot"
+    """The folder of checkpoints."""
+    strategies: Annotated[tuple[str, ...], NoDecode] = ("all",)
+    """Names of the strategies that this worker loads, or `all`."""
+    registry: str = "models.strategies"
+    """The module whose STRATEGIES mapping lists them."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:1`."""
+    torch_threads: int = Field(default=0, ge=0)
+    """CPU threads of one network call; 0 leaves the choice to torch."""
+
+    worker_threads: int = Field(default=4, ge=1, le=256)
+    """Windows in work at once in one worker process."""
+    worker_metrics_port: int = Field(default=0, ge=0, le=65535)
+    """The worker's own /metrics; 0 turns it off."""
+    worker_metrics_host: str = "127.0.0.1"
+    """The address that port listens on."""
+    batch_frames: int = Field(default=16, ge=1)
+    """Frames of concurrent windows that one network call may take."""
+    batch_wait_ms: float = Field(default=5.0, ge=0)
+    """How long a call waits for company; a lone call never waits."""
+    window_cache_bytes: int = Field(default=256 * MEBIBYTE, ge=0)
+    """Decoded windows that a worker keeps for the next run on the same upload."""
+
+    max_upload_bytes: int = Field(default=256 * MEBIBYTE, ge=1)
+    interactive_seconds: float = Field(default=60.0, gt=0)
+    """A clip up to this length may be waited for, and goes ahead of longer ones."""
+    job_seconds: float = Field(default=7200.0, gt=0)
+    max_pixels: int = Field(default=4096 * 4096, ge=1)
+    max_frames: int = Field(default=7200, ge=1)
+    """Sampled frames of one job."""
+    max_tracks: int = Field(default=16, ge=1)
+    window_frames: int = Field(default=16, ge=1, le=16)
+
+    queue_jobs: int = Field(default=256, ge=1)
+    """Jobs neither finished nor refused, all tenants together."""
+    queue_share: float = Field(default=1.0, gt=0, le=1)
+    """The part of `queue_jobs` that one tenant may hold."""
+    windows_in_flight: int = Field(default=4, ge=1)
+    """Messages of one job at once; raised by itself to twice the worker threads alive, see jobs.py."""
+    max_attempts: int = Field(default=3, ge=1)
+    """How often a window is begun before its job is a dead letter."""
+    lease_seconds: float = Field(default=30.0, gt=0)
+    """A window without sign of life for this long is sent again."""
+    heartbeat_seconds: float = Field(default=5.0, gt=0)
+    redelivery_seconds: float = Field(default=10.0, gt=0)
+    """A worker silent for this long is dead to the message broker, which gives its messages to others."""
+    reconcile_seconds: float = Field(default=5.0, gt=0)
+    sweep_seconds: float = Field(default=15.0, gt=0)
+    drain_seconds: float = Field(default=30.0, ge=0)
+    """From SIGTERM to the end of the process: windows in work that take longer are handed back."""
+    result_ttl: float = Field(default=24 * HOUR, gt=0)
+    upload_ttl: float = Field(default=1 * HOUR, gt=0)
+    idempotency_ttl: float = Field(default=24 * HOUR, gt=0)
+
+    decode_seconds: float = Field(default=60.0, gt=0)
+    """Wall clock and CPU time of one call of the decoder."""
+    decode_bytes: int = Field(default=2048 * MEBIBYTE, ge=64 * MEBIBYTE)
+    """Address space of the decoder's process, above what it has when it starts."""
+
+    api_keys: Annotated[tuple[str, ...], NoDecode] = ()
+    """`tenant:sha256hex` of each key; empty turns keys off."""
+    requests_per_minute: int = Field(default=0, ge=0)
+    """Per key; 0 is no limit."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    wait_seconds: float = Field(default=30.0, ge=0)
+    """How long a synchronous call waits unless its `Prefer` header says."""
+    max_wait_seconds: float = Field(default=60.0, ge=0)
+    log_level: str = "INFO"
+    log_json: bool = True
+
+    @field_validator("strategies", "api_keys", mode="before")
+    @classmethod
+    def _commas(cls, value: object) -> object:
+        """`a,b` is a list of two; the environment knows only strings."""
+        if isinstance(value, str):
+            return tuple(
+                part.strip() for part in value.strip("[]").replace('"', "").split(",") if part.strip()
+            )
+        return value
