@@ -124,8 +124,8 @@ def scaled(wave: Tensor, audio_scale: AudioScale) -> Tensor:
 def gated(x: Tensor, layer: nn.Module, gate: nn.Module) -> Tensor:
     """A stage's output times what the gate makes of its input."""
     y: Tensor = layer(x)
-    y = y * gate(x, y.shape[-2:])
-    return y
+    weight: Tensor = gate(x, y.shape[-2:])
+    return y * weight
 
 
 class Gate(nn.Module):

@@ -115,7 +115,8 @@ class AudioCLIP(nn.Module):
 
 def unit(features: Tensor) -> Tensor:
     """Rows of length one."""
-    return features / torch.linalg.vector_norm(features, dim=-1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
+    return features / length
 
 
 def similarity(rows: Tensor | None, columns: Tensor | None, log_scale: Tensor) -> Tensor | None:
