@@ -39,7 +39,6 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "job_canceled": Kind(409, "The job was canceled"),
         "conflict": Kind(409, "The request contradicts the state of the job"),
         "expired": Kind(410, "It was here, and has expired"),
-        "upload_gone": Kind(410, "The upload has expired"),
         "deadline_passed": Kind(410, "The deadline passed before the job began"),
         "media_too_large": Kind(413, "The media exceeds a limit"),
         "unsupported_media": Kind(415, "The container or codec is not supported"),

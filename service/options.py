@@ -1,0 +1,254 @@
+"""The options of a request: from JSON, form fields and query parameters to one checked set of values.
+
+Three layers: what every strategy takes (`CommonParams`), the strategy's own frozen dataclass, and the preset
+whose values stand where the request says nothing. Unknown names are refused: silence hides typos.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from models.media import Sampling
+from models.strategies import Strategy
+from service.errors import FieldError, Refusal, invalid
+from service.masks import Outputs
+
+METADATA_BYTES = 4096
+DEADLINE_SECONDS = 7 * 24 * 3600.0
+T = TypeVar("T")
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
+
+
+class CommonParams(BaseModel):
+    """What every strategy takes."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        validate_default=False,
+    )
+
+    preset: Literal["best", "paper"] = "best"
+    """`best` is what we believe right; `paper` reproduces the published behaviour, quirks and all."""
+    fps: Annotated[float, Field(gt=0, le=240)] = 1.0
+    """Frames to segment for each second of the clip."""
+    start: Annotated[float, Field(ge=0)] = 0.0
+    """Where to begin, in seconds of the clip."""
+    end: Annotated[float, Field(gt=0)] | None = None
+    """Where to end, in seconds of the clip; null is its end."""
+    max_frames: Annotated[int, Field(ge=1)] | None = None
+    """No more than so many frames, counted from `start`."""
+    mode: Literal["uniform", "avsbench"] = "uniform"
+    """`avsbench` takes frames and sound as the AVSBench data set was cut."""
+    outputs: Outputs = Outputs()
+    """What each frame of the answer holds."""
+    deadline: float | str | None = None
+    """Seconds, or a number with a unit (`90s`, `10m`, `2h`): a job not begun by then is never run."""
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    """Anything of yours, up to 4 KiB of JSON; it comes back with the job."""
+
+    @field_validator("deadline")
+    @classmethod
+    def _deadline(cls, value: float | str | None) -> float | None:
+        seconds = seconds_of(value) if isinstance(value, str) else value
+        if seconds is not None and not 0 < seconds <= DEADLINE_SECONDS:
+            raise ValueError(f"The deadline lies between 0 and {DEADLINE_SECONDS:g} seconds from now.")
+        return seconds
+
+    @field_validator("metadata")
+    @classmethod
+    def _metadata(cls, value: dict[str, Any]) -> dict[str, Any]:
+        size = len(json.dumps(value))
+        if size > METADATA_BYTES:
+            raise ValueError(f"The metadata has {size} bytes of JSON; the limit is {METADATA_BYTES}.")
+        return value
+
+    @model_validator(mode="after")
+    def _stretch(self) -> CommonParams:
+        if self.end is not None and self.end <= self.start:
+            raise ValueError(f"`end` ({self.end:g} s) must come after `start` ({self.start:g} s).")
+        return self
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """A request's options, checked. `options` is the strategy's own, as JSON, with every value filled in."""
+
+    sampling: Sampling
+    outputs: dict[str, Any]
+    options: dict[str, Any]
+    deadline: float | None = None  # seconds from now
+    metadata: dict[str, Any] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)  # what the client sent, to echo
+
+
+def read_options(strategy: Strategy, document: Mapping[str, Any]) -> JobOptions:
+    """Check the merged options of a request against the strategy."""
+    mine = {name: value for name, value in document.items() if name in CommonParams.model_fields}
+    own = {name: value for name, value in document.items() if name not in mine}
+    common = validated(TypeAdapter(CommonParams), mine, known=())
+    adapter = TypeAdapter(strategy.options)
+    defaults = adapter.dump_python(strategy.presets[common.preset], mode="json")
+    known = [*CommonParams.model_fields, *defaults]
+    options = validated(adapter, overlaid(defaults, own), known)
+    assert common.deadline is None or isinstance(common.deadline, float)
+    return JobOptions(
+        sampling=Sampling(common.fps, common.start, common.end, common.max_frames, common.mode),
+        outputs=asdict(common.outputs),
+        options=adapter.dump_python(options, mode="json"),
+        deadline=common.deadline,
+        metadata=common.metadata,
+        given=dict(document),
+    )
+
+
+def params_schema(strategy: Strategy) -> dict[str, Any]:
+    """JSON schema of `params` for one strategy: what it takes itself, and what every strategy takes."""
+    own = TypeAdapter(strategy.options).json_schema()
+    common = CommonParams.model_json_schema()
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {**own.get("properties", {}), **common["properties"]},
+        "$defs": {**own.get("$defs", {}), **common.get("$defs", {})},
+    }
+
+
+def merged(strategy: Strategy, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """One document of the `params` JSON and every field; a field wins over `params`, a later over an earlier.
+
+    Dots nest (`thresholds.mask=0.4`); a list is a repeated field, or JSON in brackets.
+    """
+    pairs = list(pairs)
+    document: dict[str, Any] = {}
+    for name, text in pairs:
+        if name == "params":
+            document = overlaid(document, params_of(text))
+    schema = params_schema(strategy)
+    repeated: dict[str, list[Any]] = {}
+    for name, text in pairs:
+        if name != "params":
+            repeated.setdefault(name, []).append(value_of(text))
+    for name, values in repeated.items():
+        path = name.split(".")
+        value = values if takes_list(schema, path) and not isinstance(values[0], list) else values[-1]
+        document = overlaid(document, nested(path, value))
+    return document
+
+
+def params_of(text: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text, parse_constant=refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise Refusal("malformed_request", f"`params` is not JSON: {error}.") from None
+    if not isinstance(document, dict):
+        raise invalid("/params", "`params` must be a JSON object.")
+    return document
+
+
+def refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def value_of(text: str) -> Any:  # noqa: ANN401
+    """A field's text: JSON where it looks like a list, an object or null; else text, for pydantic to read."""
+    stripped = text.strip()
+    if stripped[:1] in {"[", "{"} or stripped == "null":
+        try:
+            return json.loads(stripped, parse_constant=refuse_constant)
+        except (ValueError, RecursionError):
+            return text
+    return text
+
+
+def nested(path: Sequence[str], value: Any) -> dict[str, Any]:  # noqa: ANN401
+    """`["thresholds", "mask"], 0.4` as `{"thresholds": {"mask": 0.4}}`."""
+    for name in reversed(path):
+        value = {name: value}
+    return dict(value)
+
+
+def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `above` over those of `below`, object by object."""
+    document = dict(below)
+    for name, value in above.items():
+        under = document.get(name)
+        if isinstance(value, Mapping) and isinstance(under, Mapping):
+            document[name] = overlaid(under, value)
+        else:
+            document[name] = value
+    return document
+
+
+def takes_list(schema: Mapping[str, Any], path: Sequence[str]) -> bool:
+    """Whether the schema has an array at this place."""
+    node: Mapping[str, Any] = schema
+    for name in path:
+        node = resolved(schema, resolved(schema, node).get("properties", {}).get(name, {}))
+    choices = [node, *(resolved(schema, choice) for choice in node.get("anyOf", ()))]
+    return any(choice.get("type") == "array" for choice in choices)
+
+
+def resolved(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
+    name = node.get("$ref", "").rpartition("/")[2]
+    found: Mapping[str, Any] = schema["$defs"][name] if name else node
+    return found
+
+
+def seconds_of(text: str) -> float:
+    """`10m` as 600.0; a plain number is seconds."""
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s|m|h|d)?", text.strip())
+    if not found:
+        raise ValueError("Write a deadline as seconds, or as a number with ms, s, m, h or d: `10m`.")
+    return float(found[1]) * UNITS[found[2] or "s"]
+
+
+def validated(adapter: TypeAdapter[T], value: Mapping[str, Any], known: Sequence[str]) -> T:
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise refusal(error, known) from None
+
+
+def refusal(error: ValidationError, known: Sequence[str] = ()) -> Refusal:
+    """Pydantic's findings as one problem that points at each field."""
+    found = {
+        pointer(one["loc"]): message(one["type"], one["msg"], known if len(one["loc"]) == 1 else ())
+        for one in error.errors(include_url=False, include_input=False)
+    }
+    fields = tuple(FieldError(place, text) for place, text in found.items())
+    return Refusal(
+        "invalid_option", " ".join(f"{one.pointer}: {one.message}" for one in fields[:3]), errors=fields
+    )
+
+
+def message(kind: str, text: str, known: Sequence[str]) -> str:
+    if kind in UNKNOWN:
+        return (
+            f"There is no such option here; there are {', '.join(known)}."
+            if known
+            else "There is no such option."
+        )
+    return text.removeprefix("Value error, ").rstrip(".") + "."
+
+
+def pointer(location: Iterable[int | str]) -> str:
+    """A JSON pointer (RFC 6901)."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in location) or "/"
