@@ -7,9 +7,15 @@ with that job.
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import redis
+
+from service.steps import BELT_SECONDS, PREFIXES, Steps
 
 
 @dataclass(frozen=True)
@@ -37,3 +43,33 @@ class Clip:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Clip:
         return cls(**{**values, "frames": tuple(values["frames"])})
+
+
+class ClipStore:
+    """The uploads. `client` decodes its responses."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.redis = client
+        self._run = Steps(client)
+
+    def put(self, clip: Clip) -> None:
+        """Remember an upload whose parts are in storage, until `expires_at`."""
+        belt = max(1, math.ceil(clip.expires_at - time.time())) + BELT_SECONDS
+        with self.redis.pipeline() as pipe:
+            pipe.set(PREFIXES["CLIP"] + clip.id, clip.encode(), ex=belt)
+            pipe.zadd(PREFIXES["CLIPS"], {clip.id: clip.expires_at})
+            pipe.execute()
+
+    def get(self, clip_id: str, tenant: str) -> Clip | None:
+        """The upload, or None if there is none, it has expired, or it is another tenant's."""
+        text = self.redis.get(PREFIXES["CLIP"] + clip_id)
+        clip = Clip.of(json.loads(text)) if text else None
+        return clip if clip and clip.tenant == tenant and clip.expires_at > time.time() else None
+
+    def drop(self, clip_id: str) -> bool:
+        """Forget an upload now, unless a job needs it; its files become garbage."""
+        return bool(self._run("drop_clips", clip_id))
+
+    def expire(self) -> list[str]:
+        """Forget every upload that is due and that no job needs; their ids."""
+        return list(self._run("drop_clips"))

@@ -14,14 +14,13 @@ and two long jobs still share, since neither can put more than that into the que
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import redis
 
-from service.clips import Clip
+from service.errors import Refusal, problem_document
 from service.records import (
     Blob,
     ClipGone,
@@ -42,55 +41,23 @@ from service.records import (
     Skip,
 )
 from service.settings import Settings
+from service.steps import PREFIXES, Steps
 
-# Every key and channel of the service. Dramatiq's own begin with `avs:mq:` (engine.py).
-PREFIXES = {
-    "JOB": "avs:job:",  # hash: the record; `avs:job:<id>`
-    "PLAN": "avs:plan:",  # hash: window -> its frame times, JSON
-    "WINDOWS": "avs:windows:",  # hash: `<window>:starts|lease|sent|blob|frames`
-    "FLIGHT": "avs:flight:",  # sorted set: windows sent and uncommitted, by last sign of life
-    "EVENTS": "avs:events:",  # stream: what the SSE endpoint replays
-    "TENANT": "avs:tenant:",  # sorted set: a tenant's jobs by creation
-    "HELD": "avs:held:",  # set: a tenant's unfinished jobs, for its share of the queue
-    "IDEMPOTENCY": "avs:idempotency:",  # hash: the job and body of one Idempotency-Key
-    "ACTIVE": "avs:active",  # sorted set: unfinished jobs by creation
-    "QUEUED": "avs:queued",  # sorted set: jobs not begun, in the order they will begin
-    "DEADLINES": "avs:deadlines",  # sorted set: unfinished jobs with a deadline
-    "EXPIRY": "avs:expiry",  # sorted set: finished jobs by the end of their result
-    "GARBAGE": "avs:garbage",  # sorted set: deleted jobs whose blobs may still lie in storage
-    "COUNTS": "avs:counts",  # hash: jobs ever finished, by status
-    "CLIP": "avs:clip:",  # string: an upload, JSON
-    "CLIPS": "avs:clips",  # sorted set: uploads by expiry
-    "CLIP_JOBS": "avs:clip-jobs:",  # set: jobs that still need an upload
-    "WORKERS": "avs:workers",  # sorted set: worker processes by last sign of life
-    "THREADS": "avs:worker-threads",  # hash: worker -> its threads
-    "WORKER": "avs:worker:",  # string: what a worker says of itself, JSON
-}
-CHANGED = "avs:changed"  # channel: the id of each job whose record changed
-STOPPED = "avs:stopped"  # channel: the id of each job that must not go on
-LUA = Path(__file__).parent / "lua"
-BELT_SECONDS = 7 * 24 * 3600  # keys end by themselves even if no sweeper ever runs again
-EVENTS_KEPT = 1000
+PAGE = 100  # records read at once while a page of the list is filled
 
 
 class JobStore:
-    """Every step of a job's life. One per process; thread-safe, as the Redis client is."""
+    """Every step of a job's life. One per process; thread-safe, as the Redis client is.
+
+    `client` decodes its responses.
+    """
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self.redis = client
         self.settings = settings
-        prelude = "".join(f"local {name} = '{prefix}'\n" for name, prefix in PREFIXES.items())
-        prelude += f"local CHANGED, STOPPED = '{CHANGED}', '{STOPPED}'\n"
-        prelude += (
-            f"local BELT, EVENTS_KEPT = {BELT_SECONDS}, {EVENTS_KEPT}\n" + (LUA / "prelude.lua").read_text()
-        )
-        self.scripts = {
-            path.stem: client.register_script(prelude + path.read_text())
-            for path in LUA.glob("*.lua")
-            if path.stem != "prelude"
-        }
+        self._run = Steps(client)
 
-    # The client's side
+    # The client's side.
 
     def create(
         self, job: Job, windows: Sequence[Sequence[float]], idempotency: Idempotency | None = None
@@ -99,11 +66,46 @@ class JobStore:
 
         Raises QueueFull, QuotaExceeded, IdempotencyMismatch or ClipGone; nothing is written then.
         """
+        settings = self.settings
+        share = max(1, math.floor(settings.queue_jobs * settings.queue_share))
+        outcome, *answer = self._run(
+            "create",
+            job.id,
+            job.tenant,
+            job.clip.id,
+            job.encode(),
+            job.strategy,
+            int(job.interactive),
+            "" if job.deadline is None else job.deadline,
+            sum(len(times) for times in windows),
+            settings.queue_jobs,
+            share,
+            settings.result_ttl,
+            settings.max_attempts,
+            idempotency.key if idempotency else "",
+            idempotency.body if idempotency else "",
+            math.ceil(settings.idempotency_ttl),
+            int(job.clip.owned),
+            *(json.dumps([*times]) for times in windows),
+        )
+        if outcome == "full":
+            raise QueueFull(f"The queue holds {settings.queue_jobs} unfinished jobs, its limit.")
+        if outcome == "quota":
+            raise QuotaExceeded(f"You have {share} unfinished jobs, your share of the queue; wait for one.")
+        if outcome == "mismatch":
+            raise IdempotencyMismatch("This Idempotency-Key was used with another body; choose a new key.")
+        if outcome == "gone":
+            raise ClipGone("The upload has expired; send the clip again.")
+        record = self.get(answer[0])
+        assert record is not None
+        return record, outcome == "created"
 
     def get(self, job_id: str, tenant: str | None = None) -> JobRecord | None:
         """The record, or None if there is none or it is another tenant's; `tenant` None sees all."""
+        [record] = self._read([job_id])
+        return record if record and tenant in (None, record.job.tenant) else None
 
-    def list(
+    def page(
         self,
         tenant: str,
         status: JobStatus | None = None,
@@ -111,53 +113,193 @@ class JobStore:
         limit: int = 50,
         cursor: str | None = None,
     ) -> tuple[list[JobRecord], str | None]:
-        """A tenant's jobs, newest first, and the cursor of the next page (None at the end)."""
+        """A tenant's jobs, newest first, and the cursor of the next page (None at the end).
+
+        Raises ValueError for a cursor that is none.
+        """
+        start = 0
+        if cursor is not None:
+            rank = self.redis.zrevrank(PREFIXES["TENANT"] + tenant, cursor)
+            if rank is None:
+                raise ValueError("This cursor is not valid any more: the job it names is gone.")
+            start = rank + 1
+        found: list[JobRecord] = []
+        while ids := self.redis.zrevrange(PREFIXES["TENANT"] + tenant, start, start + PAGE - 1):
+            start += len(ids)
+            for record in filter(None, self._read(ids)):
+                if status in (None, record.status) and strategy in (None, record.job.strategy):
+                    if len(found) == limit:
+                        return found, found[-1].id
+                    found.append(record)
+        return found, None
 
     def blobs(self, job_id: str) -> list[Blob]:
         """The committed windows, in order; gaps are windows still to come."""
+        fields = self.redis.hgetall(PREFIXES["WINDOWS"] + job_id)
+        windows = sorted(int(name[: -len(":blob")]) for name in fields if name.endswith(":blob"))
+        return [Blob(w, fields[f"{w}:blob"], int(fields[f"{w}:frames"])) for w in windows]
 
     def events(self, job_id: str, after: str = "0") -> list[Event]:
         """What happened to a job after the event `after`."""
+        entries = self.redis.xrange(PREFIXES["EVENTS"] + job_id, min=f"({after}")
+        return [Event(entry, values["kind"], json.loads(values["data"])) for entry, values in entries]
 
     def cancel(self, job_id: str, tenant: str | None = None) -> JobRecord | None:
         """Stop a job; a finished one stays what it is. The record afterwards, None if there is none."""
+        if self.get(job_id, tenant) is None:
+            return None
+        self._run("finish", job_id, JobStatus.CANCELED, "")
+        return self.get(job_id)
 
     def delete(self, job_id: str, tenant: str | None = None) -> bool:
-        """Forget a job, running or not. Its blobs become garbage that the sweeper (or `sweep.collect`) removes."""
+        """Forget a job, running or not. Its blobs become garbage, which `sweeper.collect` removes."""
+        return self.get(job_id, tenant) is not None and bool(self._run("delete", job_id))
 
     def next_windows(self, job_id: str) -> tuple[Send, ...]:
         """The windows to send now, marked as sent: as many as may be in flight."""
+        return sends(job_id, self._run("next_windows", job_id, self.settings.windows_in_flight))
 
     def stats(self) -> Mapping[str, float]:
-        """`queued`, `active`, `oldest_seconds` and `finished_<status>`, for the metrics."""
+        """`queued`, `active`, `oldest_seconds` (of those queued) and `finished_<status>`, for the metrics."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            pipe.zrange(PREFIXES["QUEUED"], 0, -1)
+            pipe.zcard(PREFIXES["ACTIVE"])
+            pipe.hgetall(PREFIXES["COUNTS"])
+            pipe.time()
+            queued, active, counts, (seconds, _) = pipe.execute()
+        scores = self.redis.zmscore(PREFIXES["ACTIVE"], queued) if queued else []
+        oldest = min((score for score in scores if score is not None), default=float(seconds))
+        finished = {f"finished_{status}": float(count) for status, count in counts.items()}
+        return {
+            "queued": len(queued),
+            "active": active,
+            "oldest_seconds": max(0.0, seconds - oldest),
+            **finished,
+        }
 
-    # The worker's side
+    # The worker's side.
 
-    def begin_window(
-        self, job_id: str, window: int, worker: str, token: str, alone: bool = False
-    ) -> Go | Skip:
-        """Count a start and lease the window. `alone` says that nothing else runs in this process.
+    def begin_window(self, job_id: str, window: int, token: str, alone: bool = False) -> Go | Skip:
+        """Count a start and lease the window under `token`. `alone`: nothing else runs in this process.
 
         A window that was begun and lost is `suspect`: it is begun again only alone, so that a clip that
         kills its worker takes no neighbour along, and after `max_attempts` losses its job fails.
         """
+        # A worker that is dead for the broker (redelivery_seconds) must be dead here as well, or the message
+        # that comes again would be dropped.
+        live = min(1.5 * self.settings.heartbeat_seconds, 0.8 * self.settings.redelivery_seconds)
+        attempts = self.settings.max_attempts
+        worn_out = Refusal("worker_lost", f"The clip was tried {attempts} times, and each worker was lost.")
+        late = Refusal("deadline_passed", "The deadline passed while the job was running.")
+        outcome, *answer = self._run(
+            "begin_window",
+            job_id,
+            window,
+            token,
+            int(alone),
+            live,
+            problem_json(worn_out),
+            problem_json(late),
+        )
+        if outcome == "skip":
+            return Skip(answer[0])
+        starts, times, static = answer
+        return Go(Job.decode(static), window, tuple(json.loads(times)), int(starts), token)
 
     def heartbeat(self, leases: Iterable[Lease]) -> set[str]:
         """Renew leases; the ids of jobs that must stop: ended, or their window is somebody else's now."""
+        values = [value for lease in leases for value in (lease.job, lease.window, lease.token)]
+        return set(self._run("heartbeat", *values)) if values else set()
 
     def commit_window(self, lease: Lease, commit: Commit) -> Committed:
         """Compare-and-set of one window's result; the last one ends the job."""
+        outcome, *answer = self._run(
+            "commit_window",
+            lease.job,
+            lease.window,
+            lease.token,
+            commit.blob,
+            commit.frames,
+            json.dumps(commit.models),
+            self.settings.windows_in_flight,
+            len(commit.timing),
+            *(value for pair in commit.timing.items() for value in pair),
+            *commit.warnings,
+        )
+        if outcome == "accepted":
+            return Committed(accepted=True, send=sends(lease.job, answer))
+        return Committed(accepted=outcome == "finished", finished=outcome == "finished")
 
     def release(self, lease: Lease) -> Send | None:
         """Hand a window back unfinished (an orderly stop): its start is not counted."""
+        interactive = self._run("release", lease.job, lease.window, lease.token)
+        return Send(lease.job, lease.window, interactive == "1") if interactive else None
 
     def fail(self, job_id: str, problem: Mapping[str, Any]) -> bool:
         """End a job with a problem document; False if it had ended already."""
+        return bool(self._run("finish", job_id, JobStatus.FAILED, json.dumps(problem)))
 
-    # The reconciler's and the sweeper's side
+    # The reconciler's and the sweeper's side.
 
     def stale(self) -> tuple[Send, ...]:
         """Windows to send again: sent, uncommitted, without sign of life for `lease_seconds`."""
+        answer = self._run("stale", self.settings.lease_seconds, self.settings.windows_in_flight)
+        return tuple(
+            Send(job, int(window), interactive == "1")
+            for job, window, interactive in zip(answer[::3], answer[1::3], answer[2::3], strict=True)
+        )
 
     def expire(self) -> list[str]:
         """End queued jobs past their deadline; the ids of finished jobs whose result is due for deletion."""
+        return list(self._run("expire"))
+
+    def _read(self, job_ids: Iterable[str]) -> list[JobRecord | None]:
+        with self.redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hgetall(PREFIXES["JOB"] + job_id)
+                pipe.zrank(PREFIXES["QUEUED"], job_id)
+            answers = pipe.execute()
+        return [record(*pair) if pair[0] else None for pair in zip(answers[::2], answers[1::2], strict=True)]
+
+
+def sends(job_id: str, answer: Sequence[Any]) -> tuple[Send, ...]:
+    """A script's answer: the job's queue, then its windows."""
+    interactive, *windows = answer
+    return tuple(Send(job_id, int(window), interactive == "1") for window in windows)
+
+
+def problem_json(error: Refusal) -> str:
+    return json.dumps(problem_document(error))
+
+
+def record(fields: Mapping[str, str], rank: int | None) -> JobRecord:
+    """The record from its hash and its place among the queued."""
+    status = JobStatus(fields["status"])
+    stage = {JobStatus.QUEUED: "waiting", JobStatus.RUNNING: "segmenting"}.get(status, "done")
+    job = Job.decode(fields["static"])
+    created, started, finished, expires = (
+        float(fields[name]) if name in fields else None
+        for name in ("created_at", "started_at", "finished_at", "expires_at")
+    )
+    assert created is not None
+    timing = {"queue_ms": ((started or finished or created) - created) * 1000}
+    timing |= {key[len("timing:") :]: float(ms) for key, ms in fields.items() if key.startswith("timing:")}
+    counts = (
+        int(fields.get(name, 0)) for name in ("frames_done", "frames_total", "windows_done", "windows_total")
+    )
+    return JobRecord(
+        job=job,
+        status=status,
+        progress=Progress(stage, *counts),
+        created_at=created,
+        started_at=started,
+        finished_at=finished,
+        result_expires_at=expires,
+        queue_position=None if rank is None else rank + 1,
+        attempt=int(fields.get("attempt", 0)),
+        max_attempts=int(fields["max_attempts"]),
+        error=json.loads(fields["error"]) if "error" in fields else None,
+        timing=timing,
+        models=json.loads(fields.get("models", "{}")),
+        warnings=(*job.warnings, *(key[len("warning:") :] for key in fields if key.startswith("warning:"))),
+    )

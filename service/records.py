@@ -52,7 +52,7 @@ class ClipGone(EarshotError):
     """The upload expired or was deleted before the job was made."""
 
     status = 410
-    code = "upload_gone"
+    code = "expired"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,48 @@
+-- Leave to run a window: counts its start and leases it.
+local id, window, token = ARGV[1], ARGV[2], ARGV[3]
+local alone, lease_is_live, problem, late = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
+local job, windows = JOB .. id, WINDOWS .. id
+
+local status = redis.call('HGET', job, 'status')
+if not status then
+    return {'skip', 'gone'}
+end
+if final(status) then
+    return {'skip', status}
+end
+local deadline = tonumber(redis.call('HGET', job, 'deadline'))
+if deadline and deadline < now then
+    if status == 'queued' then
+        finish(id, 'expired', '')
+    else
+        finish(id, 'failed', late)
+    end
+    return {'skip', 'late'}
+end
+if redis.call('HEXISTS', windows, window .. ':blob') == 1 then
+    return {'skip', 'committed'}
+end
+local beat = tonumber(redis.call('ZSCORE', FLIGHT .. id, window))
+if redis.call('HEXISTS', windows, window .. ':lease') == 1 and beat and now - beat < lease_is_live then
+    return {'skip', 'running elsewhere'}
+end
+local starts = number(windows, window .. ':starts')
+if starts >= number(job, 'max_attempts') then
+    finish(id, 'failed', problem)
+    return {'skip', 'worn out'}
+end
+if starts > 0 and alone == '0' then
+    return {'skip', 'suspect'}
+end
+
+starts = starts + 1
+redis.call('HSET', windows, window .. ':starts', starts, window .. ':lease', token)
+redis.call('EXPIRE', windows, BELT)
+redis.call('ZADD', FLIGHT .. id, now, window)
+redis.call('HSET', job, 'attempt', math.max(starts, number(job, 'attempt')))
+if status == 'queued' then
+    redis.call('HSET', job, 'status', 'running', 'started_at', stamp(now))
+    redis.call('ZREM', QUEUED, id)
+    changed(id, 'status')
+end
+return {'go', starts, redis.call('HGET', PLAN .. id, window), redis.call('HGET', job, 'static')}

@@ -1,0 +1,18 @@
+-- Forgets a job. Its blobs are garbage from now on, and its upload goes too if it came with the job.
+local id = ARGV[1]
+local job = JOB .. id
+local tenant = redis.call('HGET', job, 'tenant')
+if not tenant then
+    return 0
+end
+finish(id, 'canceled', '')  -- whoever works for it must stop
+local clip = redis.call('HGET', job, 'clip')
+redis.call('SREM', CLIP_JOBS .. clip, id)
+if redis.call('HGET', job, 'clip_owned') == '1' then
+    drop_clip(clip)
+end
+redis.call('ZREM', EXPIRY, id)
+redis.call('ZREM', TENANT .. tenant, id)
+redis.call('ZADD', GARBAGE, now, 'windows/' .. id .. '/', now, 'renders/' .. id .. '/')
+redis.call('DEL', job, PLAN .. id, WINDOWS .. id, FLIGHT .. id, EVENTS .. id)
+return 1

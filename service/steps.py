@@ -1,0 +1,59 @@
+"""Every key of the service in Redis, and the Lua scripts that change them: one atomic step each.
+
+The scripts get these names as locals, and what they share from `lua/prelude.lua`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import redis
+
+# Every key and channel of the service. Dramatiq's own begin with `avs:mq:` (engine.py).
+PREFIXES = {
+    "JOB": "avs:job:",  # hash: the record; `avs:job:<id>`
+    "PLAN": "avs:plan:",  # hash: window -> its frame times, JSON
+    "WINDOWS": "avs:windows:",  # hash: `<window>:starts|lease|sent|blob|frames`
+    "FLIGHT": "avs:flight:",  # sorted set: windows sent and uncommitted, by last sign of life
+    "EVENTS": "avs:events:",  # stream: what the SSE endpoint replays
+    "TENANT": "avs:tenant:",  # sorted set: a tenant's jobs by creation
+    "HELD": "avs:held:",  # set: a tenant's unfinished jobs, for its share of the queue
+    "IDEMPOTENCY": "avs:idempotency:",  # hash: the job and body of one Idempotency-Key
+    "ACTIVE": "avs:active",  # sorted set: unfinished jobs by creation
+    "QUEUED": "avs:queued",  # sorted set: jobs not begun, in the order they will begin
+    "DEADLINES": "avs:deadlines",  # sorted set: unfinished jobs with a deadline
+    "EXPIRY": "avs:expiry",  # sorted set: finished jobs by the end of their result
+    "GARBAGE": "avs:garbage",  # sorted set: storage prefixes to delete, by when that was decided
+    "COUNTS": "avs:counts",  # hash: jobs ever finished, by status
+    "CLIP": "avs:clip:",  # string: an upload, JSON
+    "CLIPS": "avs:clips",  # sorted set: uploads by expiry
+    "CLIP_JOBS": "avs:clip-jobs:",  # set: jobs that still need an upload
+    "WORKERS": "avs:workers",  # sorted set: worker processes by last sign of life
+    "THREADS": "avs:worker-threads",  # hash: worker -> its threads
+    "WORKER": "avs:worker:",  # string: what a worker says of itself, JSON
+}
+CHANGED = "avs:changed"  # channel: the id of each job whose record changed
+STOPPED = "avs:stopped"  # channel: the id of each job that must not go on
+LUA = Path(__file__).parent / "lua"
+BELT_SECONDS = 7 * 24 * 3600  # keys end by themselves even if no sweeper ever runs again
+EVENTS_KEPT = 1000
+
+
+class Steps:
+    """The scripts by file name, ready to run; one round trip each, and reloaded by itself after a restart."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        names = [*PREFIXES.items(), ("CHANGED", CHANGED), ("STOPPED", STOPPED)]
+        prelude = "".join(f"local {name} = '{value}'\n" for name, value in names)
+        prelude += f"local BELT, EVENTS_KEPT = {BELT_SECONDS}, {EVENTS_KEPT}\n"
+        prelude += (LUA / "prelude.lua").read_text()
+        self._scripts: Mapping[str, Any] = {
+            path.stem: client.register_script(prelude + path.read_text())
+            for path in LUA.glob("*.lua")
+            if path.stem != "prelude"
+        }
+
+    def __call__(self, step: str, *values: str | float) -> Any:  # noqa: ANN401 (each script says its answer)
+        return self._scripts[step](args=values)
