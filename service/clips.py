@@ -49,7 +49,7 @@ class ClipStore:
     """The uploads. `client` decodes its responses."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self.redis = client
+        self.redis: Any = client  # redis-py types every answer as perhaps awaitable
         self._run = Steps(client)
 
     def put(self, clip: Clip) -> None:

@@ -1,14 +1,14 @@
 """The job record in Redis: what a job is, and the atomic steps of its life.
 
-Dramatiq moves the messages; this record is the truth about them. A message that finds its window committed, its
-job cancelled or another worker at work is dropped, so one too many is harmless and one lost is only late.
+Dramatiq moves the messages; this record is the truth about them. A message that finds its window committed,
+its job cancelled or another worker at work is dropped: one too many is harmless, and one lost is only late.
 
-Each step is one Lua script (`service/lua`), hence atomic, and takes its time from Redis, hence without clock skew.
+Each step is one Lua script (`service/lua`), hence atomic, and takes its time from Redis, hence no clock skew.
 The JSON inside the hashes is never parsed by Lua; scripts move scalars only.
 
 How many windows of one job are in flight: at least `windows_in_flight`, and at least twice the worker threads
-alive, so that one long job alone keeps every thread of every worker busy (one window in work, one on its way),
-and two long jobs still share, since neither can put more than that into the queue.
+alive. So one long job alone keeps every thread of every worker busy (one window in work, one on its way), and
+two long jobs still share, since neither can put more than that into the queue.
 """
 
 from __future__ import annotations
@@ -53,9 +53,16 @@ class JobStore:
     """
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
-        self.redis = client
+        self.redis: Any = client  # redis-py types every answer as perhaps awaitable
         self.settings = settings
         self._run = Steps(client)
+        attempts = settings.max_attempts
+        self._worn_out = problem_json(
+            Refusal("worker_lost", f"The clip was tried {attempts} times, and each worker was lost.")
+        )
+        self._late = problem_json(
+            Refusal("deadline_passed", "The deadline passed while the job was running.")
+        )
 
     # The client's side.
 
@@ -188,18 +195,8 @@ class JobStore:
         # A worker that is dead for the broker (redelivery_seconds) must be dead here as well, or the message
         # that comes again would be dropped.
         live = min(1.5 * self.settings.heartbeat_seconds, 0.8 * self.settings.redelivery_seconds)
-        attempts = self.settings.max_attempts
-        worn_out = Refusal("worker_lost", f"The clip was tried {attempts} times, and each worker was lost.")
-        late = Refusal("deadline_passed", "The deadline passed while the job was running.")
         outcome, *answer = self._run(
-            "begin_window",
-            job_id,
-            window,
-            token,
-            int(alone),
-            live,
-            problem_json(worn_out),
-            problem_json(late),
+            "begin_window", job_id, window, token, int(alone), live, self._worn_out, self._late
         )
         if outcome == "skip":
             return Skip(answer[0])
