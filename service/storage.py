@@ -1,0 +1,167 @@
+"""Where uploads and results lie: a local folder, or any object store that fsspec knows (`s3://bucket/prefix`).
+
+    uploads/<clip>/<part>            what a client sent
+    windows/<job>/<window>-<token>   NDJSON, one frame a line; the token keeps late writers apart
+    renders/<job>/overlay.mp4        a result in another form
+
+A file is there whole or not at all: it is written elsewhere and moved. Keys are made by us, not by a client.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any
+from uuid import uuid4
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+KEY = re.compile(r"(uploads|windows|renders)(/[A-Za-z0-9_-][A-Za-z0-9._-]*){1,2}/?")
+PARTIAL = "partial"  # the folder of files that are being written, inside a local store
+
+
+class Storage:
+    """One store. `scratch` holds what is on its way in or out; losing it loses nothing."""
+
+    def __init__(self, url: str, scratch: Path) -> None:
+        self.fs, root = fsspec.core.url_to_fs(url)
+        self.root = root.rstrip("/")
+        self.folder = Path(self.root) if isinstance(self.fs, LocalFileSystem) else None
+        self.partial = (self.folder or scratch) / PARTIAL
+        self.copies = scratch / "copies"
+        self.partial.mkdir(parents=True, exist_ok=True)
+        self._copying = threading.Lock()
+
+    @contextmanager
+    def open_write(self, key: str) -> Iterator[IO[bytes]]:
+        """A file that appears under `key` when the block ends well, and never otherwise."""
+        partial = self.partial / uuid4().hex
+        try:
+            with partial.open("wb") as file:
+                yield file
+            self.put_file(partial, key)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def put_file(self, path: Path, key: str) -> None:
+        """Move a local file into the store; whether `path` is left over depends on the store."""
+        target = self._path(key)
+        if self.folder is None:
+            self.fs.put_file(str(path), target)
+            return
+        for _ in range(100):  # a sweeper may remove the folder as soon as it is made
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._move(path, Path(target))
+            except FileNotFoundError:
+                if not path.exists():
+                    raise
+            else:
+                return
+        raise FileNotFoundError(f"The storage folder of {key} disappears as it is made.")
+
+    def _move(self, path: Path, target: Path) -> None:
+        try:
+            path.replace(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:  # the scratch folder is on another disk
+                raise
+            partial = self.partial / uuid4().hex
+            try:
+                shutil.copyfile(path, partial)
+                partial.replace(target)
+            finally:
+                partial.unlink(missing_ok=True)
+
+    def open_read(self, key: str) -> IO[bytes]:
+        """The file for streaming; FileNotFoundError if it is gone."""
+        file: IO[bytes] = self.fs.open(self._path(key), "rb")
+        return file
+
+    def read(self, key: str) -> bytes:
+        with self.open_read(key) as file:
+            return file.read()
+
+    def exists(self, key: str) -> bool:
+        return bool(self.fs.exists(self._path(key)))
+
+    def local_copy(self, key: str) -> Path:
+        """A path on this machine: the file itself where the store is local, else a copy fetched once."""
+        if self.folder is not None:
+            return Path(self._path(key))
+        copy = self.copies / sha256(key.encode()).hexdigest()
+        with self._copying:
+            if not copy.exists():
+                self.copies.mkdir(parents=True, exist_ok=True)
+                partial = self.partial / uuid4().hex
+                self.fs.get_file(self._path(key), str(partial))
+                partial.replace(copy)
+            copy.touch()  # its age is counted from its last use
+        return copy
+
+    def delete(self, key: str) -> None:
+        """Remove one file, and the folder that it leaves empty; no error if it is gone."""
+        path = self._path(key)
+        if self.folder is None:
+            if self.fs.exists(path):
+                self.fs.rm_file(path)
+            return
+        Path(path).unlink(missing_ok=True)
+        try:
+            Path(path).parent.rmdir()
+        except OSError:
+            return  # other files are in it, or it is gone
+
+    def delete_prefix(self, prefix: str) -> None:
+        """Remove everything under `windows/<job>/`, `uploads/<clip>/` or `renders/<job>/`."""
+        path = self._path(prefix).rstrip("/")
+        if self.folder is not None:
+            shutil.rmtree(path, ignore_errors=True)
+        elif self.fs.exists(path):
+            self.fs.rm(path, recursive=True)
+
+    def owners(self, kind: str, older_than: float) -> list[str]:
+        """Ids that have files under `kind` (`windows`, `uploads`...), all older than this (seconds)."""
+        newest: dict[str, float] = {}
+        base = f"{self.root}/{kind}"
+        if not self.fs.exists(base):
+            return []
+        self.fs.invalidate_cache()
+        for path, info in self.fs.find(base, detail=True).items():
+            owner = path[len(base) :].lstrip("/").split("/", 1)[0]
+            newest[owner] = max(newest.get(owner, 0.0), modified(info))
+        return [owner for owner, seconds in newest.items() if seconds < time.time() - older_than]
+
+    def sweep(self, older_than: float) -> None:
+        """Remove what a process that died was writing, and copies that nobody used for so long (seconds)."""
+        for path in [*self.partial.glob("*"), *self.copies.glob("*")]:
+            try:
+                if path.stat().st_mtime < time.time() - older_than:
+                    path.unlink()
+            except FileNotFoundError:
+                continue  # another sweeper was first
+
+    def _path(self, key: str) -> str:
+        if not KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is not a key of this store.")
+        return f"{self.root}/{key}"
+
+
+def modified(info: Mapping[str, Any]) -> float:
+    """When a file was last written, epoch seconds; each fsspec backend has its own word for it."""
+    for name in ("mtime", "LastModified", "created", "last_modified", "updated"):
+        value = info.get(name)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return time.time()  # unknown: never called old
