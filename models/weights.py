@@ -204,7 +204,7 @@ class Weights:
         """The names that can serve a network, best first, the shipped one last; a weight serves itself."""
         if network in NETWORKS:
             return (*NETWORKS[network], f"{network}-tiny")
-        if network in self.registry or network.removesuffix("-tiny") in NETWORKS:
+        if network in self.registry or is_tiny(network):
             return (network,)
         known = ", ".join([*NETWORKS, *self.registry])
         raise WeightsMissing(f"There are no weights named {network}. Known names: {known}.")
@@ -247,34 +247,36 @@ class Weights:
         """What answers for this name, from the lock file: no hashing."""
         resolved = self.resolve(name)
         entry = self.lock(resolved)
-        family: Literal["published", "tiny"] = "tiny" if self._is_tiny(resolved) else "published"
+        family: Literal["published", "tiny"] = "tiny" if is_tiny(resolved) else "published"
         return Identity(resolved, entry["sha256"], entry["licence"], family)
 
     def file(self, name: str) -> Path:
         """Where a weight lies, or would lie, once imported."""
-        if self._is_tiny(name):
+        if is_tiny(name):
             return self.tiny / f"{name.removesuffix('-tiny')}.safetensors"
         weight = self.registry[name]
         return self.folder / (weight.file if weight.importer is None else f"{name}.safetensors")
 
     def lock(self, name: str) -> dict[str, Any]:
         """What was recorded when the file was made: sha256, bytes, source, licence; empty if nothing was."""
-        entry = read_lock(self.tiny if self._is_tiny(name) else self.folder).get(name, {})
+        entry = read_lock(self.tiny if is_tiny(name) else self.folder).get(name, {})
         return dict(entry)
 
-    def _is_tiny(self, name: str) -> bool:
-        return name not in self.registry and name.endswith("-tiny")
-
     def _complete(self, name: str) -> bool:
-        needs = () if self._is_tiny(name) else self.registry[name].needs
+        needs = () if is_tiny(name) else self.registry[name].needs
         return self.file(name).is_file() and bool(self.lock(name)) and all(map(self._complete, needs))
 
     def _remedy(self, name: str) -> str:
-        if self._is_tiny(name):
+        if is_tiny(name):
             return "It is shipped in models/tiny: restore that folder from the repository."
         if self.registry[name].url is None:
             return f"Install a checkpoint with: python -m service weights import {name} FILE"
         return f"Install them with: python -m service weights fetch {name}"
+
+
+def is_tiny(name: str) -> bool:
+    """Whether the name is of the shipped family: `sam-tiny`, `clap-tiny`, ..."""
+    return name.removesuffix("-tiny") in NETWORKS and name.endswith("-tiny")
 
 
 _digests: dict[tuple[str, int, int], str] = {}
@@ -329,13 +331,17 @@ def read_lock(folder: Path) -> dict[str, Any]:
     return dict(entries)
 
 
-def record(folder: Path, name: str, path: Path, *, source: str, licence: str) -> None:
-    """Write the hash of a file just made into the folder's lock file, replacing it whole."""
+def record(folder: Path, name: str, path: Path, *, source: str, source_sha256: str, licence: str) -> None:
+    """Write the hash of a file just made into the folder's lock file, replacing it whole.
+
+    `source_sha256` is that of the file it was made from: what a later download must have again.
+    """
     entry = {
         "file": path.name,
         "sha256": digest(path),
         "bytes": path.stat().st_size,
         "source": source,
+        "source_sha256": source_sha256,
         "licence": licence,
     }
     entries = read_lock(folder) | {name: entry}

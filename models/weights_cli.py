@@ -1,0 +1,117 @@
+"""`weights list | fetch | verify | import`: the folder of weights from the command line.
+
+Run as `python -m service weights ...`, which passes its setting for the folder, or as
+`python -m models.weights_cli ...`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from models.errors import EarshotError
+from models.install import fetch, import_checkpoint, verify
+from models.weights import DEFAULT_FOLDER, NETWORKS, Weights
+
+OK, FAILED = 0, 1
+
+
+def main(argv: Sequence[str] | None = None, folder: Path = DEFAULT_FOLDER) -> int:
+    """Run one command; the exit status. `folder` is the default of `--folder`."""
+    arguments = _parser(folder).parse_args(argv)
+    command: Callable[[argparse.Namespace, Weights], int] = arguments.run
+    try:
+        return command(arguments, Weights(arguments.folder))
+    except EarshotError as error:
+        _say(str(error), sys.stderr)
+    except OSError as error:
+        _say(f"{error.filename or 'The weights folder'} cannot be used: {error.strerror}.", sys.stderr)
+    except KeyboardInterrupt:
+        _say("Stopped; run the same command again to go on.", sys.stderr)
+    return FAILED
+
+
+def _parser(folder: Path) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="weights", description="The networks' weights on this machine.")
+    parser.add_argument("--folder", type=Path, default=folder, help="where they lie (default: %(default)s)")
+    commands = parser.add_subparsers(required=True)
+
+    listing = commands.add_parser("list", help="every weight: size, licence, source, whether installed")
+    listing.add_argument("--json", action="store_true", help="as JSON lines")
+    listing.set_defaults(run=_list)
+
+    fetching = commands.add_parser("fetch", help="download, check and import")
+    fetching.add_argument("names", nargs="+", metavar="NAME", help="a weight, a network, or `all` networks")
+    fetching.add_argument("--keep", action="store_true", help="keep the original file too")
+    fetching.set_defaults(run=_fetch)
+
+    verifying = commands.add_parser("verify", help="hash every installed file against its record")
+    verifying.add_argument("names", nargs="*", metavar="NAME")
+    verifying.set_defaults(run=_verify)
+
+    importing = commands.add_parser("import", help="install a checkpoint that is already on this disk")
+    importing.add_argument("name", metavar="NAME")
+    importing.add_argument("file", metavar="FILE", type=Path)
+    importing.add_argument("--trust", action="store_true", help="accept a file other than the published one")
+    importing.set_defaults(run=_import)
+    return parser
+
+
+def _list(arguments: argparse.Namespace, weights: Weights) -> int:
+    for network in NETWORKS:
+        for name in weights.variants(network):
+            _show(name, weights, arguments.json)
+    for name, weight in weights.registry.items():
+        if weight.importer is None:
+            _show(name, weights, arguments.json)
+    return OK
+
+
+def _show(name: str, weights: Weights, as_json: bool) -> None:
+    weight, lock = weights.registry.get(name), weights.lock(name)
+    size = weight.bytes if weight else lock.get("bytes")
+    licence = weight.licence if weight else lock.get("licence")
+    source = weight.url if weight else "shipped in models/tiny"
+    installed = weights.installed(name)
+    if as_json:
+        entry = {"name": name, "installed": installed, "bytes": size, "licence": licence, "source": source}
+        _say(json.dumps(entry | {"sha256": lock.get("sha256")}))
+        return
+    mark = "installed" if installed else "-"
+    megabytes = f"{size / 1e6:.1f} MB" if size else "-"
+    _say(f"{name:24} {mark:10} {megabytes:>10}  {licence or '-'}")
+    _say(f"{'':24} {source or 'no public source: train it, or import a checkpoint'}")
+
+
+def _fetch(arguments: argparse.Namespace, weights: Weights) -> int:
+    names = [name for name in NETWORKS if name != "ac-fpn"] if arguments.names == ["all"] else arguments.names
+    for name in names:
+        path = fetch(weights, name, keep=arguments.keep)
+        _say(f"{name}: {path}")
+    return OK
+
+
+def _verify(arguments: argparse.Namespace, weights: Weights) -> int:
+    status = OK
+    for name, problem in verify(weights, tuple(arguments.names)):
+        _say(f"{name}: {problem or 'ok'}")
+        status = FAILED if problem else status
+    return status
+
+
+def _import(arguments: argparse.Namespace, weights: Weights) -> int:
+    path = import_checkpoint(weights, arguments.name, arguments.file, trust=arguments.trust)
+    _say(f"{arguments.name}: {path}")
+    return OK
+
+
+def _say(line: str, stream: TextIO | None = None) -> None:
+    (stream or sys.stdout).write(line + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
