@@ -1,0 +1,19 @@
+# Training and evaluation of the supervised network. Data, weights and runs are volumes.
+# Built from the repository root.
+FROM nvidia/cuda:13.0.1-base-ubuntu24.04
+
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 HF_HUB_OFFLINE=1 PATH=/opt/venv/bin:$PATH
+RUN apt-get update && apt-get install --yes --no-install-recommends python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/* && python3 -m venv /opt/venv
+WORKDIR /app
+RUN useradd --uid 10001 --create-home earshot && install -d -o earshot /data /runs /srv/weights
+
+# Dependencies change seldom, code often: two layers. The package's metadata name a README; an empty one will do.
+COPY pyproject.toml constraints.txt ./
+RUN touch README.md && pip install --constraint constraints.txt ".[train]"
+COPY models models
+
+USER earshot
+ENV EARSHOT_WEIGHTS_DIR=/srv/weights MPLCONFIGDIR=/tmp/matplotlib
+ENTRYPOINT ["python", "-m", "models.training"]
+CMD ["--help"]

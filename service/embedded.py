@@ -1,0 +1,230 @@
+"""Embedded mode: one command starts a private Redis, the API and workers, and stops all of them together.
+
+The processes are those of production; only Redis is ours and lives in a folder that goes with us. Nothing
+outlives this process: the kernel stops the children even when it is killed with -9.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import httpx
+
+from service import redis_server
+from service.redis_server import PrivateRedis, RedisUnfit
+from service.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ROOT / "service" / "samples" / "bell.mp4"
+READY_SECONDS = 180.0  # loading large weights from a cold disk
+LOOK_SECONDS = 0.2
+STOP_MARGIN = 5.0  # seconds on top of the worker's own drain
+RESTARTS = 5  # of one worker within RESTART_WINDOW, then it is dead for good
+RESTART_WINDOW = 60.0
+PR_SET_PDEATHSIG = 1
+PREFERRED = ("box-prompt", "ac-fpn", "heatmap-box-prompt", "point-prompt", "no-prompt", "full-mask")
+
+LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+class CannotServe(Exception):
+    """The message is a sentence that says what to change."""
+
+
+def die_with_parent() -> None:
+    """Runs in a child before exec: the kernel sends SIGKILL when the thread that made it ends."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@dataclass
+class Child:
+    """A process of ours, `python -m service NAME ...`, and when it was started again."""
+
+    name: str
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    restarts: list[float] = field(default_factory=list)  # seconds of time.monotonic()
+    start_at: float = 0.0
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "service", *self.arguments],
+            cwd=ROOT,
+            env=dict(self.environment),
+            start_new_session=True,  # Ctrl-C in the terminal reaches us alone; we stop the others in order
+            preexec_fn=die_with_parent,
+        )
+
+    @property
+    def exit_code(self) -> int | None:
+        return None if self.process is None else self.process.poll()
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def wait(self, until: float) -> bool:
+        """Whether it ended before that moment of `time.monotonic()`."""
+        if self.process is None:
+            return True
+        try:
+            self.process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def worn_out(self, now: float) -> bool:
+        """Counts a death; True when there were too many of late. Else `start_at` says when to try again."""
+        self.restarts = [moment for moment in self.restarts if now - moment < RESTART_WINDOW] + [now]
+        self.start_at = now + 0.5 * 2.0 ** (len(self.restarts) - 1)
+        self.process = None
+        return len(self.restarts) > RESTARTS
+
+
+class Embedded:
+    """The service on one machine. `run` returns when it was told to stop, or raises CannotServe."""
+
+    def __init__(self, settings: Settings, workers: int = 1, say: Callable[[str], None] = print) -> None:
+        self.settings = settings
+        self.workers = workers
+        self.say = say
+        self.address = f"http://{settings.host}:{settings.port}"
+        self.stopping = threading.Event()
+        self.hurry = threading.Event()
+        self.children: list[Child] = []
+        self.redis: PrivateRedis | None = None
+
+    def run(self) -> None:
+        """Starts everything, watches over it, and stops everything, Redis last."""
+        refuse_busy_port(self.settings.host, self.settings.port)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.asked_to_stop)
+        folder = Path(tempfile.mkdtemp(prefix="earshot-"))
+        try:
+            self.start(folder)
+            if self.until_ready():
+                self.say(greeting(self.address, best_strategy(self.address)))
+            while not self.stopping.wait(LOOK_SECONDS):
+                self.look_after()
+        except RedisUnfit as error:
+            raise CannotServe(str(error)) from error
+        finally:
+            self.stop()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def asked_to_stop(self, _signal: int, _frame: FrameType | None) -> None:
+        """The first signal stops in good order; the second does not wait for work in hand."""
+        (self.hurry if self.stopping.is_set() else self.stopping).set()
+
+    def start(self, folder: Path) -> None:
+        environment = self.environment(folder)
+        self.children = [Child("The API", ("api",), environment)]
+        self.children += [Child("A worker", ("worker",), environment) for _ in range(self.workers)]
+        for child in self.children:
+            child.start()
+
+    def environment(self, folder: Path) -> dict[str, str]:
+        """Our own, and where Redis and storage are. What the user has set stays."""
+        given = self.settings.model_fields_set
+        environment = dict(os.environ)
+        environment |= {"EARSHOT_HOST": self.settings.host, "EARSHOT_PORT": str(self.settings.port)}
+        if "redis_url" in given:
+            for warning in redis_server.check(self.settings.redis_url):
+                self.say(f"Note: {warning}")
+            return environment
+        self.redis = PrivateRedis(folder, before_exec=die_with_parent)
+        self.redis.start()
+        environment["REDIS_URL"] = self.redis.url
+        if "storage_url" not in given:  # without the records of its jobs, a stored result is of no use
+            environment["STORAGE_URL"] = (folder / "storage").as_uri()
+        return environment
+
+    def until_ready(self) -> bool:
+        """True when the API says that it and a worker are ready; False when we were told to stop before."""
+        give_up = time.monotonic() + READY_SECONDS
+        while not self.stopping.wait(LOOK_SECONDS):
+            self.look_after()
+            if answers(f"{self.address}/readyz"):
+                return True
+            if time.monotonic() > give_up:
+                raise CannotServe(f"The service was not ready within {READY_SECONDS:g} s; its log says why.")
+        return False
+
+    def look_after(self) -> None:
+        """Starts a dead worker again, later each time; what cannot be started again ends everything."""
+        if self.redis and self.redis.process and self.redis.process.poll() is not None:
+            raise CannotServe(f"Redis stopped with exit code {self.redis.process.returncode}.")
+        now = time.monotonic()
+        for child in self.children:
+            if child.process is None and now >= child.start_at:
+                child.start()
+            elif child.exit_code is not None:
+                reason = f"{child.name} stopped with exit code {child.exit_code}"
+                if child.arguments == ("api",) or child.worn_out(now):
+                    raise CannotServe(f"{reason}, for good; its log above says why.")
+                self.say(f"{reason}; starting it again.")
+
+    def stop(self) -> None:
+        """Workers and API end first: they need Redis to hand their work back."""
+        until = time.monotonic() + self.settings.drain_seconds + STOP_MARGIN
+        for child in self.children:
+            child.signal(signal.SIGTERM)
+        for child in self.children:
+            while not child.wait(min(until, time.monotonic() + LOOK_SECONDS)):
+                if self.hurry.is_set() or time.monotonic() >= until:
+                    child.signal(signal.SIGKILL)
+        if self.redis:
+            self.redis.stop()
+
+
+def refuse_busy_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise CannotServe(
+                f"Port {port} of {host} cannot be used ({error.strerror}); choose another, as in "
+                f"`PORT={port + 1} make serve` or `python -m service serve --port {port + 1}`."
+            ) from error
+
+
+def answers(url: str) -> bool:
+    """Whether a GET is answered with success just now."""
+    try:
+        return httpx.get(url, timeout=5.0).is_success
+    except httpx.TransportError:
+        return False
+
+
+def best_strategy(address: str) -> str:
+    """The most telling strategy that is ready; `full-mask` needs no weights and always is."""
+    listed = httpx.get(f"{address}/v1/strategies", timeout=5.0).raise_for_status().json()["data"]
+    ready = {strategy["name"] for strategy in listed if strategy["ready"]}
+    return next((name for name in PREFERRED if name in ready), "full-mask")
+
+
+def greeting(address: str, strategy: str) -> str:
+    """What to do first."""
+    sample = shlex.quote(os.path.relpath(SAMPLE))
+    return (
+        f"\nEarshot listens at {address}   (pages: {address}/ and {address}/docs)\n"
+        f"Try it:\n\n  curl -F media=@{sample} {address}/segment/{strategy}\n\nCtrl-C stops everything."
+    )
