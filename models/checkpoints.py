@@ -98,7 +98,7 @@ def read_checkpoint(path: Path) -> State:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise WeightsInvalid(_refusal(path, str(error))) from error
-    except (RuntimeError, EOFError, LookupError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, RuntimeError, EOFError, LookupError, ValueError, AttributeError, TypeError) as error:
         raise WeightsInvalid(f"{path.name} is corrupt or no checkpoint: {type(error).__name__}.") from error
     state = _tensors(content)
     if not state:

@@ -25,7 +25,6 @@ from models.errors import WeightsInvalid, WeightsMissing
 ATTEMPTS = 5  # in a row without a single new byte
 PAUSE = 1.0  # s before the second attempt; doubles with each
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)  # s without any byte
-BLOCK = 1 << 20  # bytes
 SPARE = 256 << 20  # bytes that stay free on the disk
 CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
@@ -113,7 +112,7 @@ def _receive(client: httpx.Client, url: str, file: IO[bytes], part: Path, progre
             unit_scale=True,
             disable=not progress,
         ) as bar:
-            for block in response.iter_raw(BLOCK):
+            for block in response.iter_raw():  # as they come: a cut must not lose a block in the making
                 file.write(block)
                 bar.update(len(block))
     if total is not None and file.tell() != total:
