@@ -1,4 +1,4 @@
-"""A whole service for tests: real Redis, API and workers as processes, on a port and a socket of their own."""
+"""A whole service for tests: real Redis, API and workers as processes, at addresses of their own."""
 
 from __future__ import annotations
 

@@ -1,0 +1,126 @@
+"""The command line: what it says, what it writes and how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.__main__ import main
+from service.segment import read_options
+from tests.cluster import ROOT, SAMPLE, Cluster
+
+COMMANDS = ["serve", "api", "worker", "segment", "weights"]
+
+
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "service", *map(str, words)]
+    return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster() as running:
+        yield running
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert "usage" in capsys.readouterr().out
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert [command for command in COMMANDS if command not in text] == []
+
+
+def test_asking_for_a_clip_loads_neither_server_nor_networks() -> None:
+    program = (
+        "import sys; from service.__main__ import main; main(['segment', 'nowhere.mp4']);"
+        "sys.exit(bool({'torch', 'redis', 'fastapi', 'pydantic', 'av'} & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=False)
+    assert ended.returncode == 0
+
+
+def test_options_nest_at_dots() -> None:
+    assert read_options(
+        ["fps=2", "thresholds.mask=0.6", 'labels=["a", "b"]', "preset=paper", "end=null"]
+    ) == {
+        "fps": 2,
+        "thresholds": {"mask": 0.6},
+        "labels": ["a", "b"],
+        "preset": "paper",
+        "end": None,
+    }
+
+
+@pytest.mark.parametrize("pairs", [["fps"], ["=2"], ["outputs=1", "outputs.mask=png"]])
+def test_options_that_make_no_sense(pairs: list[str]) -> None:
+    with pytest.raises(ValueError, match="option"):
+        read_options(pairs)
+
+
+def test_a_wrong_setting_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EARSHOT_WORKER_THREADS", "many")
+    ended = run("worker")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("A setting has a wrong value. worker_threads: ")
+
+
+def test_a_missing_file_is_the_callers_mistake(tmp_path: Path) -> None:
+    ended = run("segment", tmp_path / "nowhere.mp4")
+    assert ended.returncode == 2
+    assert ended.stderr == f"There is no file {tmp_path / 'nowhere.mp4'}.\n"
+
+
+def test_a_missing_server_is_a_sentence() -> None:
+    ended = run("segment", SAMPLE, "--url", "http://127.0.0.1:1")
+    assert ended.returncode == 1
+    assert "No service answers at http://127.0.0.1:1" in ended.stderr
+    assert "make serve" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_clip_becomes_masks_in_a_folder(cluster: Cluster, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = [
+        "--strategy",
+        "full-mask",
+        "--option",
+        "fps=2",
+        "--option",
+        "outputs.instances=false",
+        "--overlay",
+    ]
+    ended = run("segment", SAMPLE, *words, "-o", out, "--url", cluster.url)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == f"10 frames; 12 files in {out}\n"
+    assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "masks", "overlay.mp4"]
+    assert len(list((out / "masks").glob("*.png"))) == 10
+    assert json.loads((out / "manifest.json").read_text())
+
+
+def test_the_service_explains_a_wrong_option(cluster: Cluster, tmp_path: Path) -> None:
+    words = ["--strategy", "full-mask", "--option", "fps=-1", "-o", tmp_path, "--url", cluster.url]
+    ended = run("segment", SAMPLE, *words)
+    assert ended.returncode == 2
+    assert "/fps" in ended.stderr
+
+
+def test_a_clip_that_is_none(cluster: Cluster, tmp_path: Path) -> None:
+    clip = tmp_path / "noise.mp4"
+    clip.write_bytes(b"noise" * 100)
+    ended = run("segment", clip, "--strategy", "full-mask", "-o", tmp_path / "out", "--url", cluster.url)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "out").exists()
