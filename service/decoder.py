@@ -1,4 +1,4 @@
-"""What runs inside the decoder's process: confine itself, read the clip, write the answer into the file given.
+"""What runs inside the decoder's process: confine itself, read the clip, write the answer into a file.
 
 The answer is a length, a JSON header and raw arrays. The parent never unpickles what comes from here: a clip
 that takes over a decoder must not thereby take over the worker.
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,12 @@ class Confinement:
 
     seconds: float
     memory: int
+
+
+class Request(Protocol):
+    """Something to do in the child: its answer is a JSON value and arrays by name."""
+
+    def answer(self) -> tuple[Any, dict[str, NDArray[Any]]]: ...
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def arrays(window: Window) -> dict[str, NDArray[Any]]:
     return found
 
 
-def run(request: ProbeRequest | WindowRequest, confinement: Confinement, descriptor: int) -> None:
+def run(request: Request, confinement: Confinement, descriptor: int) -> None:
     """The process's main function. `descriptor` is the file for the answer."""
     confine(confinement)
     try:
@@ -104,7 +110,7 @@ def write(descriptor: int, header: Mapping[str, Any], found: Mapping[str, NDArra
     for name, array in found.items():
         data = np.ascontiguousarray(array)
         layout.append({"name": name, "dtype": data.dtype.str, "shape": data.shape, "offset": offset})
-        put(descriptor, memoryview(data).cast("B") if data.size else memoryview(b""), offset)
+        put(descriptor, data.reshape(-1).view(np.uint8).data, offset)
         offset += -(-data.nbytes // ALIGNMENT) * ALIGNMENT
     text = json.dumps({**header, "arrays": layout}).encode()
     put(descriptor, memoryview(text), offset)

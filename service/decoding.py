@@ -1,8 +1,8 @@
-"""The sandbox: uploaded media is read in a process of its own, which may crash, hang or swell at no one's cost.
+"""The sandbox: uploaded media is read in a process of its own, which may crash, hang or swell.
 
-Each call forks a fresh child from a small server (multiprocessing's forkserver) that has the decoder loaded and
-nothing else: no model, no connection, no thread. The child limits itself (decoder.py); here is the wall clock,
-and the distrust: the answer is read only when the child is dead and the file sealed, as JSON and plain arrays.
+Each call forks a fresh child from a small server (multiprocessing's forkserver) that has the decoder loaded
+and nothing else: no model, no connection, no thread. The child limits itself (decoder.py); here is the wall
+clock, and the distrust: the answer is read only when the child is dead and the file sealed; JSON and arrays.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from models.errors import (
 )
 from models.media import Limits, Media, Summary, Window, WindowPlan
 from service import decoder
-from service.decoder import ALIGNMENT, HEADER, Confinement, ProbeRequest, WindowRequest
+from service.decoder import ALIGNMENT, HEADER, Confinement, ProbeRequest, Request, WindowRequest
 from service.settings import Settings
 
 HEADER_BYTES = 4 * 1024 * 1024
@@ -76,8 +76,8 @@ class Sandbox:
         child.close()
 
     def probe(self, media: Media, limits: Limits = Limits()) -> Summary:  # noqa: B008 (frozen)
-        """`models.media.probe` in a child. Raises what that raises; UndecodableMedia for a crash or a hang."""
-        value, _ = self._ask(ProbeRequest(media, limits))
+        """`models.media.probe` in a child. Raises what that raises; UndecodableMedia for a crash."""
+        value, _ = self.ask(ProbeRequest(media, limits))
         with distrusting():
             return SUMMARY.validate_python(value)
 
@@ -92,7 +92,7 @@ class Sandbox:
         limits: Limits = Limits(),  # noqa: B008 (frozen)
     ) -> Window:
         """`models.media.read_window` in a child; its arrays are read-only."""
-        value, arrays = self._ask(WindowRequest(media, summary, plan, rates, pixels, limits))
+        value, arrays = self.ask(WindowRequest(media, summary, plan, rates, pixels, limits))
         with distrusting():
             head = HEAD.validate_python(value)
             window = Window(
@@ -103,15 +103,16 @@ class Sandbox:
             check(window, pixels)
             return window
 
-    def _ask(self, request: ProbeRequest | WindowRequest) -> tuple[Any, dict[str, NDArray[Any]]]:
+    def ask(self, request: Request) -> tuple[Any, dict[str, NDArray[Any]]]:
+        """Whatever the request answers in a child: a JSON value and arrays."""
         with answer_file() as descriptor:
             self._run(request, descriptor)
             seal(descriptor)
             with distrusting():
                 return self._parse(descriptor)
 
-    def _run(self, request: ProbeRequest | WindowRequest, descriptor: int) -> None:
-        """Fork, wait, kill when the time is up. How the child ended does not matter: its answer is whole or not."""
+    def _run(self, request: Request, descriptor: int) -> None:
+        """Fork, wait, kill when the time is up. How it ended is no matter: the answer is whole or not."""
         confinement = Confinement(self.seconds, self.memory)
         child = self.context.Process(
             target=decoder.run, args=(request, confinement, Passed(descriptor)), daemon=True
@@ -136,9 +137,7 @@ class Sandbox:
         header = json.loads(data[offset : offset + length])
         if header.get("swollen"):
             megabytes = self.memory // 1024**2
-            raise UndecodableMedia(
-                f"Reading this media takes more than {megabytes} MiB of memory, the limit."
-            )
+            raise UndecodableMedia(f"Reading this media takes more than {megabytes} MiB, the limit.")
         if "error" in header:
             raise error_of(header["error"])
         return header["value"], {claim["name"]: array_of(data, claim) for claim in header["arrays"]}
