@@ -19,11 +19,12 @@ from service.auth import Caller, Keys, RateLimit
 from service.clips import ClipStore
 from service.errors import Refusal
 from service.health import Health
-from service.intake import Intake, job_id_of
+from service.intake import Intake, Order, job_id_of
 from service.jobs import JobStore
 from service.middleware import bind
 from service.notifier import Notifier, changed
 from service.records import JobRecord
+from service.renders import Renders
 from service.settings import Settings
 from service.storage import Storage
 from service.telemetry import Metrics
@@ -52,7 +53,7 @@ class Desk:
     notifier: Notifier
     keys: Keys
     rate: RateLimit
-    render: Callable[[str], None]
+    renders: Renders
     store_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(STORE_THREADS))
     intake_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(INTAKE_THREADS))
 
@@ -71,6 +72,15 @@ class Desk:
         if self.rate.per_minute:
             await self.store(self.rate.take, caller)
         return caller
+
+    async def accept(self, order: Order) -> tuple[JobRecord, bool]:
+        """The job of an order, and whether it is new."""
+        await self.health.usable(order.strategy)
+        record, created = await self.take_in(self.intake.submit, order)
+        bind(job_id=record.id)
+        if created:
+            self.metrics.jobs.labels("queued", record.job.strategy).inc()
+        return record, created
 
     async def job(self, job_id: str, caller: Caller) -> JobRecord:
         """A job of this tenant, by its id or by the name under which it was PUT."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -24,6 +25,7 @@ from service.storage import Storage
 from service.telemetry import Metrics
 
 FRESH_SECONDS = 0.1
+NO_WORKER = "No worker is ready; start one with `python -m service worker`, or give it time to load."
 STORAGE_FRESH_SECONDS = 5.0  # a write to an object store costs money
 
 
@@ -33,6 +35,17 @@ class State:
 
     stats: Mapping[str, float]
     workers: Sequence[Mapping[str, Any]]
+
+
+def unready(workers: Sequence[Mapping[str, Any]], strategy: str) -> str | None:
+    """Why no worker can run a strategy, as a sentence; None where one can."""
+    ready = [worker for worker in workers if worker["state"] == "ready"]
+    said = [worker["strategies"][strategy] for worker in ready if strategy in worker["strategies"]]
+    if any(one["ready"] for one in said):
+        return None
+    if not ready:
+        return NO_WORKER
+    return next((one["reason"] for one in said), f"No worker was told to load {strategy}; see its settings.")
 
 
 class Health:
@@ -77,17 +90,29 @@ class Health:
             raise Refusal("queue_full", f"The queue holds {self.queue_jobs} unfinished jobs, its limit.")
         return state
 
+    async def refresh(self) -> None:
+        """Bring the gauges up to date, where Redis answers."""
+        with suppress(RedisError):
+            await self.state()
+
+    async def usable(self, strategy: str) -> None:
+        """Refuse a strategy that every ready worker says it cannot run. Without a worker, work may wait."""
+        workers = (await self.state()).workers
+        reason = unready(workers, strategy)
+        if reason is not None and any(worker["state"] == "ready" for worker in workers):
+            raise Refusal("weights_missing", reason)
+
     async def checks(self) -> tuple[dict[str, str], Sequence[Mapping[str, Any]]]:
         """`ok`, or a sentence, for each thing that must be there; and the workers."""
         workers: Sequence[Mapping[str, Any]] = ()
-        checks = {"process": "draining" if self.draining else "ok"}
+        checks = {"process": "This process is shutting down." if self.draining else "ok"}
         try:
             workers = (await self.state()).workers
             checks["redis"] = "ok"
-            checks["worker"] = "ok" if workers else "No worker is alive; start `python -m service worker`."
+            checks["worker"] = "ok" if any(one["state"] == "ready" for one in workers) else NO_WORKER
         except RedisError:
             checks["redis"] = "Redis does not answer."
-            checks["worker"] = "Unknown while Redis does not answer."
+            checks["worker"] = "The workers are unknown meanwhile."
         checks["storage"] = await self.storage_check()
         return checks, workers
 

@@ -8,20 +8,23 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from dramatiq.brokers.redis import RedisBroker
+
 from models.media import Limits, Media, Summary, plan
 from models.strategies import Strategy
 from service.clips import Clip, ClipStore
 from service.decoding import Sandbox
+from service.engine import send_all
 from service.errors import Refusal, invalid
 from service.jobs import JobStore
 from service.options import JobOptions, merged, read_options
-from service.records import Idempotency, Job, JobRecord, Send
+from service.records import Idempotency, Job, JobRecord
 from service.settings import Settings
 from service.storage import Storage
 from service.uploads import FILE_PARTS, Form, ReceivedFile
@@ -83,7 +86,7 @@ def loaded(text: str) -> dict[str, Any] | None:
 
 
 class Intake:
-    """Takes uploads and orders. `send` puts a window's message on the queue."""
+    """Takes uploads and orders."""
 
     def __init__(
         self,
@@ -91,11 +94,11 @@ class Intake:
         registry: Mapping[str, Strategy],
         stores: tuple[Storage, ClipStore, JobStore],
         sandbox: Sandbox,
-        send: Callable[[Send], None],
+        broker: RedisBroker,
     ) -> None:
         self.settings, self.registry = settings, registry
         self.storage, self.clips, self.jobs = stores
-        self.sandbox, self.send = sandbox, send
+        self.sandbox, self.broker = sandbox, broker
         self.limits = Limits(
             bytes_=settings.max_upload_bytes,
             pixels=settings.max_pixels,
@@ -153,12 +156,11 @@ class Intake:
         except Exception:
             self.drop_owned(clip)
             raise
-        if not created:
+        if created:
+            send_all(self.broker, self.jobs.next_windows(record.id))
+        else:
             self.drop_owned(clip)
-            return record, False
-        for message in self.jobs.next_windows(record.id):
-            self.send(message)
-        return record, True
+        return record, created
 
     def create(self, order: Order, options: JobOptions, clip: Clip) -> tuple[JobRecord, bool]:
         summary = Summary(**clip.summary)
@@ -170,7 +172,7 @@ class Intake:
             clip=clip,
             options=options.options,
             outputs=options.outputs,
-            params=options.given,
+            params={**options.given, **asdict(options.sampling)},
             interactive=windows[-1][-1] - windows[0][0] <= self.settings.interactive_seconds,
             deadline=None if options.deadline is None else time.time() + options.deadline,
             metadata=options.metadata,

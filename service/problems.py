@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -87,7 +87,7 @@ def count_rejection(request: Request, response: ProblemResponse) -> None:
     request.app.state.metrics.rejected.labels(response.code).inc()
 
 
-HANDLERS: Mapping[type[Exception], Any] = {
+HANDLERS: Mapping[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
     EarshotError: answer_refusal,
     RedisError: answer_refusal,
     RequestValidationError: answer_validation,

@@ -153,7 +153,7 @@ def head_and_tail(record: JobRecord) -> tuple[dict[str, Any], dict[str, Any]]:
     summary = record.job.clip.summary
     media = {key: summary.get(key) for key in ("width", "height", "fps", "duration", "rotation")}
     head = {"job_id": record.id, "strategy": record.job.strategy, "models": record.models, "media": media}
-    return head, {"timing": record.timing, "warnings": [*record.job.warnings, *record.warnings]}
+    return head, {"timing": record.timing, "warnings": [*record.warnings]}
 
 
 def named(lines: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:

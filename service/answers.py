@@ -1,0 +1,171 @@
+"""A job as an answer: its document, its result in the form the client wants, its events."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import chain, islice
+from typing import Any
+
+from redis.exceptions import RedisError
+from starlette.concurrency import iterate_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from service.desk import Desk, wait_of
+from service.errors import Refusal
+from service.notifier import changed
+from service.problems import AsciiJSONResponse, stored_problem_response
+from service.records import Blob, Event, JobRecord, JobStatus
+from service.renders import overlay_key
+from service.results import Format, Result, in_chunks
+
+COMMENT_SECONDS = 15.0
+ENDED: Mapping[JobStatus, tuple[str, str]] = {
+    JobStatus.CANCELED: ("job_canceled", "The job was canceled; it has no result."),
+    JobStatus.EXPIRED: ("deadline_passed", "The deadline passed before the job began; it was never run."),
+}
+RENDER_LOOK_SECONDS = 0.25
+BLOCK_BYTES = 256 * 1024
+
+
+def job_document(record: JobRecord) -> dict[str, Any]:
+    """What the API tells of a job."""
+    done = record.progress
+    address = f"/v1/jobs/{record.id}"
+    return {
+        "id": record.id,
+        "status": record.status,
+        "strategy": record.job.strategy,
+        "created_at": moment(record.created_at),
+        "started_at": moment(record.started_at),
+        "finished_at": moment(record.finished_at),
+        "queue_position": record.queue_position,
+        "progress": {"stage": done.stage, "frames_done": done.frames_done, "frames_total": done.frames_total},
+        "attempt": record.attempt,
+        "max_attempts": record.max_attempts,
+        "deadline": moment(record.job.deadline),
+        "result_expires_at": moment(record.result_expires_at),
+        "urls": {
+            "status": address,
+            **{name: f"{address}/{name}" for name in ("result", "frames", "events", "cancel")},
+        },
+        "error": record.error,
+        "metadata": record.job.metadata,
+    }
+
+
+def moment(seconds: float | None) -> str | None:
+    """Seconds since the epoch as RFC 3339, in UTC."""
+    return (
+        None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    )
+
+
+def job_response(
+    record: JobRecord, status: int = 200, headers: Mapping[str, str] | None = None
+) -> AsciiJSONResponse:
+    return AsciiJSONResponse(job_document(record), status, {**job_headers(record), **(headers or {})})
+
+
+def job_headers(record: JobRecord) -> dict[str, str]:
+    return {"Location": f"/v1/jobs/{record.id}", "X-Job-ID": record.id}
+
+
+async def result_response(
+    desk: Desk, request: Request, record: JobRecord, form: Format, headers: Mapping[str, str]
+) -> Response:
+    """The result of a job, or why there is none."""
+    if record.status is JobStatus.FAILED:
+        assert record.error is not None
+        return stored_problem_response(request, record.error)
+    if record.status in ENDED:
+        raise Refusal(*ENDED[record.status])
+    if not record.status.final:
+        raise Refusal(
+            "job_not_finished", f"The job is {record.status}; its result comes when it has succeeded."
+        )
+    if form.write is None:
+        return await overlay_response(desk, request, record, headers)
+    pieces = in_chunks(form.write(Result(record, lambda: stored_lines(desk, record.id))))
+    return await body_response(desk, pieces, form, {**headers, "X-Job-ID": record.id, "Vary": "Accept"})
+
+
+async def body_response(
+    desk: Desk, pieces: Iterator[bytes], form: Format, headers: Mapping[str, str]
+) -> Response:
+    """A short body whole, a long one streamed: what goes wrong at its beginning is still a problem."""
+    start = await desk.store(lambda: [*islice(pieces, 2)])
+    if len(start) < 2:
+        return Response(b"".join(start), 200, dict(headers), form.media_type)
+    rest = iterate_in_threadpool(chain(start, pieces))
+    return StreamingResponse(rest, 200, dict(headers), form.media_type)
+
+
+def stored_lines(desk: Desk, job_id: str, first_frame: int = 0) -> Iterator[bytes]:
+    """The committed frames from `first_frame` on, in order, as far as no window is missing."""
+    seen = 0
+    for blob in unbroken(desk.jobs.blobs(job_id)):
+        if seen + blob.frames > first_frame:
+            with opened(desk, blob) as file:
+                yield from islice(file, max(0, first_frame - seen), None)
+        seen += blob.frames
+
+
+def opened(desk: Desk, blob: Blob) -> Any:  # noqa: ANN401 (fsspec's files have no type)
+    try:
+        return desk.storage.open_read(blob.key)
+    except FileNotFoundError:
+        raise Refusal("expired", "The result has expired and was deleted.") from None
+
+
+def unbroken(blobs: list[Blob]) -> Iterator[Blob]:
+    """The windows 0, 1, 2 ... up to the first that is still to come."""
+    return (blob for number, blob in enumerate(blobs) if blob.window == number)
+
+
+async def overlay_response(
+    desk: Desk, request: Request, record: JobRecord, headers: Mapping[str, str]
+) -> Response:
+    """The MP4 when a worker has made it; else, when the wait is over, 202: ask again."""
+    until = time.monotonic() + wait_of(request, desk.settings)
+    with desk.notifier.watch(record.id) as event:
+        while not await desk.store(desk.renders.ask, record.id):
+            failure = await desk.store(desk.renders.failure, record.id)
+            if failure is not None:
+                return stored_problem_response(request, failure)
+            if time.monotonic() >= until or desk.notifier.draining:
+                return job_response(record, 202, {"Retry-After": "2"})
+            await changed(event, until, RENDER_LOOK_SECONDS)
+    blocks = iterate_in_threadpool(stored_blocks(desk, overlay_key(record.id)))
+    return StreamingResponse(blocks, 200, dict(headers), "video/mp4")
+
+
+def stored_blocks(desk: Desk, key: str) -> Iterator[bytes]:
+    with desk.storage.open_read(key) as file:
+        yield from iter(lambda: file.read(BLOCK_BYTES), b"")
+
+
+async def event_stream(desk: Desk, job_id: str, after: str) -> AsyncIterator[str]:
+    """Server-sent events: what was missed, then what happens, to the end of the job or of this process."""
+    yield "retry: 1000\n\n"
+    with desk.notifier.watch(job_id) as event:
+        while not desk.notifier.draining:
+            try:
+                record = await desk.store(desk.jobs.get, job_id)
+                events = await desk.store(desk.jobs.events, job_id, after)
+            except RedisError:
+                return  # the client comes back by itself, with the id of the last event it saw
+            for one in events:
+                after = one.id
+                yield event_text(one)
+            if record is None or record.status.final:  # it was read before the events: none can follow
+                return
+            if not await changed(event, time.monotonic() + COMMENT_SECONDS, COMMENT_SECONDS):
+                yield ": the job goes on\n\n"
+
+
+def event_text(event: Event) -> str:
+    return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(event.data)}\n\n"

@@ -1,0 +1,129 @@
+"""What the API description says beside the code: bodies, refusals, examples. FastAPI builds the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from service.errors import KINDS, PROBLEM_TYPE
+from service.results import FORMATS
+from service.schemas import JobDocument, Problem, ResultDocument
+
+DESCRIPTION = """
+A clip in, and frame by frame the pixels that make the sound out.
+
+`POST /v1/segment/{strategy}` waits up to 30 s for the answer (`Prefer: wait=N`, 60 at most; `respond-async`);
+what takes longer is answered with `202` and the address of the job. Every option of a strategy is a form
+field, a query parameter (`thresholds.mask=0.4`) or a member of the JSON in `params`; `GET /v1/strategies`
+lists them with their schema. A client that hangs up on a call that waits, and sent no `Idempotency-Key`,
+cancels its job: the device does not work for nobody. Errors are problem documents (RFC 9457) with a stable
+`code`.
+"""
+TAGS = [
+    {"name": "segment", "description": "Send a clip."},
+    {"name": "jobs", "description": "Follow a job, read its result, stop it."},
+    {"name": "service", "description": "What there is, and how it does."},
+]
+BINARY = {"type": "string", "format": "binary"}
+PARTS: dict[str, Any] = {
+    "media": {**BINARY, "description": "One container with picture and sound."},
+    "video": {**BINARY, "description": "The picture, where the sound comes apart."},
+    "audio": {**BINARY, "description": "The sound of `video` or `frames[]`."},
+    "frames[]": {"type": "array", "items": BINARY, "description": "PNG or JPEG images, in order."},
+    "upload_id": {"type": "string", "description": "A clip that is here already."},
+    "params": {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "description": "The options as a JSON object.",
+        "example": '{"fps": 1.0, "thresholds": {"mask": 0.5}, "outputs": {"mask": "rle"}}',
+    },
+}
+STRATEGY_PART: dict[str, Any] = {
+    "strategy": {"type": "string", "description": "One of /v1/strategies.", "example": "full-mask"}
+}
+
+
+def clip_body(*, strategy: bool = False, options: bool = True) -> dict[str, Any]:
+    """The request body of a route that takes a clip."""
+    parts = {name: part for name, part in PARTS.items() if options or name not in {"upload_id", "params"}}
+    properties = {**parts, **(STRATEGY_PART if strategy else {})}
+    form = {"type": "object", "properties": properties, "additionalProperties": {"type": "string"}}
+    content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
+    if options:
+        document = {
+            "type": "object",
+            "properties": {"upload_id": {"type": "string"}, **(STRATEGY_PART if strategy else {})},
+            "required": ["upload_id", *(["strategy"] if strategy else [])],
+            "example": {
+                "upload_id": "9b2d...",
+                "fps": 1.0,
+                **({"strategy": "full-mask"} if strategy else {}),
+            },
+        }
+        content["application/json"] = {"schema": document}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The refusals of a route; every route may fail, and may have to wait for Redis."""
+    return {status: problem_answer(status) for status in sorted({*statuses, 401, 422, 500, 503})}
+
+
+def problem_answer(status: int) -> dict[str, Any]:
+    codes = {code: kind for code, kind in KINDS.items() if kind.status == status}
+    titles = "; ".join(f"{kind.title} (`{code}`)" for code, kind in codes.items())
+    answer: dict[str, Any] = {
+        "description": f"{titles}.",
+        "content": {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    if status in {429, 503}:
+        answer["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+    return answer
+
+
+def results() -> dict[int | str, dict[str, Any]]:
+    """200 in every form a result has."""
+    content: dict[str, Any] = {form.media_type: {"schema": BINARY} for form in FORMATS.values()}
+    content["application/json"] = {"schema": {"$ref": "#/components/schemas/ResultDocument"}}
+    content["application/vnd.coco+json"] = {"schema": {"type": "object"}}
+    content["application/x-ndjson"] = {"schema": {"type": "string"}}
+    return {200: {"description": "The result.", "content": content}}
+
+
+def accepted() -> dict[int | str, dict[str, Any]]:
+    """202: the job goes on."""
+    schema = {"$ref": "#/components/schemas/JobDocument"}
+    location = {"description": "The address of the job.", "schema": {"type": "string"}}
+    return {
+        202: {
+            "description": "The job goes on.",
+            "headers": {"Location": location},
+            "content": {"application/json": {"schema": schema}},
+        }
+    }
+
+
+def streamed(media_type: str, description: str) -> dict[int | str, dict[str, Any]]:
+    """200 with a body of text."""
+    return {200: {"description": description, "content": {media_type: {"schema": {"type": "string"}}}}}
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The document of /openapi.json, made once."""
+    if app.openapi_schema is None:
+        app.openapi_schema = get_openapi(
+            title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, tags=TAGS
+        )
+        schemas = app.openapi_schema.setdefault("components", {}).setdefault("schemas", {})
+        for model in (Problem, JobDocument, ResultDocument):
+            document = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(document.pop("$defs", {}))
+            schemas[model.__name__] = document
+        app.openapi_schema["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+        app.openapi_schema["security"] = [{}, {"bearer": []}, {"key": []}]
+    return app.openapi_schema
