@@ -1,18 +1,52 @@
-"""A clip becomes frames, timestamps and one-second pieces of sound, a bounded window at a time."""
+"""A clip becomes frames, timestamps and one-second pieces of sound, a bounded window at a time.
+
+`python -m models.media CLIP` prints the summary and the windows of a clip as JSON lines.
+
+    summary = probe(media)                            # what it is; refuses what is too large or no clip
+    for moments in plan(summary, Sampling(fps=2)):    # plain data: which moments each window holds
+        window = read_window(media, summary, moments) # seeks, and decodes only its own stretch
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from math import ceil, isfinite
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.containers import Limits, Source, audio_stream, codec_name, opened, video_stream
+from models.errors import EarshotError, InvalidOption, MediaTooLarge, UndecodableMedia
+from models.images import image_size, read_images
+from models.pictures import Pictures
+from models.sound import Sound, Wave
+
+__all__ = [
+    "Limits",
+    "Media",
+    "Sampling",
+    "Source",
+    "Summary",
+    "Window",
+    "WindowPlan",
+    "plan",
+    "probe",
+    "read_window",
+    "windows",
+]
+
 WINDOW_FRAMES = 16
 WINDOW_PIXELS = 64 * 1024 * 1024  # RGB frames of one window stay under 192 MiB, whatever the size of a frame
-
-Source = Path | bytes
+Mode = Literal["uniform", "avsbench"]
+AVSBENCH_SECONDS = 5
+ALMOST = 1e-6  # samples: start + k / fps is a rounded number
+AVSBENCH_MOMENT = 15 / 16  # of each second, where the benchmark's script takes its frame
 
 
 @dataclass(frozen=True)
@@ -22,6 +56,49 @@ class Media:
     video: Source | None = None
     audio: Source | None = None
     frames: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a clip is. Sizes are after rotation; `rotation` is how far the picture is turned, clockwise."""
+
+    width: int
+    height: int
+    fps: float  # average
+    duration: float  # seconds of picture
+    rotation: int = 0  # 0, 90, 180 or 270
+    has_audio: bool = False
+    container: str = ""
+    video_codec: str | None = None
+    audio_codec: str | None = None
+    audio_rate: int | None = None  # hertz
+    channels: int | None = None
+    frames: int | None = None  # None where the file does not say
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which moments of a clip to look at.
+
+    `uniform`: the frame on the screen at start + k / fps, for as long as that is before `end`.
+    `avsbench`: five frames as the benchmark's own script takes them, each with its second of the first five.
+    """
+
+    fps: float = 1.0
+    start: float = 0.0
+    end: float | None = None
+    max_frames: int | None = None
+    mode: Mode = "uniform"
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """The moments of one window in seconds, ascending; `first` numbers its first sample in the clip."""
+
+    index: int
+    times: tuple[float, ...]
+    first: int = 0
+    mode: Mode = "uniform"
 
 
 @dataclass(frozen=True)
@@ -40,3 +117,245 @@ class Window:
     frames: NDArray[np.uint8] | None
     audio: Mapping[int, NDArray[np.float32]]
     has_audio: bool
+
+
+def probe(media: Media, limits: Limits = Limits()) -> Summary:  # noqa: B008  (frozen)
+    """What the clip is, from its header and its first frame. Raises where no window could be read."""
+    with reading(media, limits) as reader:
+        return reader.summary(limits)
+
+
+def plan(summary: Summary, sampling: Sampling, limits: Limits = Limits()) -> tuple[WindowPlan, ...]:  # noqa: B008
+    """Cut the sampled moments of a clip into windows of at most WINDOW_FRAMES and WINDOW_PIXELS."""
+    first, times = moments(summary, sampling)
+    if len(times) > limits.frames:
+        raise MediaTooLarge("number of sampled frames", limits.frames, len(times), "frames")
+    size = max(1, min(WINDOW_FRAMES, WINDOW_PIXELS // (summary.width * summary.height)))
+    return tuple(
+        WindowPlan(index, times[begin : begin + size], first + begin, sampling.mode)
+        for index, begin in enumerate(range(0, len(times), size))
+    )
+
+
+def read_window(
+    media: Media,
+    summary: Summary,
+    window: WindowPlan,
+    *,
+    rates: Sequence[int] = (),
+    pixels: bool = True,
+    limits: Limits = Limits(),  # noqa: B008
+) -> Window:
+    """One window, decoded by itself: seeks to its stretch of the clip and reads no more than that."""
+    with reading(media, limits) as reader:
+        return reader.window(summary, window, rates, pixels, limits)
+
+
+def windows(
+    media: Media,
+    sampling: Sampling = Sampling(),
+    *,
+    rates: Sequence[int] = (),
+    pixels: bool = True,
+    limits: Limits = Limits(),  # noqa: B008
+) -> Iterator[Window]:
+    """All windows of a clip in order, one in memory at a time."""
+    with reading(media, limits) as reader:
+        summary = reader.summary(limits)
+        for window in plan(summary, sampling, limits):
+            yield reader.window(summary, window, rates, pixels, limits)
+
+
+class Reader:
+    """An open clip: its picture is either a video track or a list of images."""
+
+    def __init__(self, images: tuple[Source, ...], pictures: Pictures | None, sound: Sound | None) -> None:
+        self.images, self.pictures, self.sound = images, pictures, sound
+
+    def summary(self, limits: Limits) -> Summary:
+        """What the clip is; too long a clip is refused."""
+        found = summary_of_video(self.pictures) if self.pictures else summary_of_images(self.images, limits)
+        if found.duration > limits.duration:
+            raise MediaTooLarge("duration", limits.duration, found.duration, "seconds")
+        if self.sound is None:
+            return found
+        codec, context = codec_name(self.sound.stream), self.sound.stream.codec_context
+        return replace(
+            found,
+            has_audio=True,
+            audio_codec=codec,
+            audio_rate=context.sample_rate,
+            channels=context.channels,
+        )
+
+    def window(
+        self, summary: Summary, window: WindowPlan, rates: Sequence[int], pixels: bool, limits: Limits
+    ) -> Window:
+        """The frames of a window and their sound."""
+        size = (summary.height, summary.width)
+        numbers = tuple(range(window.first, window.first + len(window.times)))
+        frames: NDArray[np.uint8] | None = None
+        if self.pictures:
+            shown = self.pictures.locate(window.times)
+            times = tuple(self.pictures.timestamp(frame) for frame in shown)
+            indices = tuple(round(time * summary.fps) for time in times)
+            if pixels:
+                frames = self.pictures.pixels(shown, size, summary.rotation)
+        else:
+            times, indices = window.times, numbers
+            if pixels:
+                frames = read_images([self.images[number] for number in numbers], size, limits)
+        return Window(
+            index=window.index,
+            size=size,
+            timestamps=times,
+            indices=indices,
+            audio_windows=spans(summary, window),
+            frames=frames,
+            audio=self.audio(summary, window, rates),
+            has_audio=self.sound is not None,
+        )
+
+    def audio(self, summary: Summary, window: WindowPlan, rates: Sequence[int]) -> Mapping[int, Wave]:
+        """For each rate the second of sound of each frame, silent without an audio track."""
+        if self.sound is None:
+            return {rate: np.zeros((len(window.times), rate), np.float32) for rate in rates}
+        if window.mode == "uniform":
+            return self.sound.windows(spans(summary, window), rates)
+        numbers = slice(window.first, window.first + len(window.times))
+        return {rate: self.sound.benchmark(AVSBENCH_SECONDS, rate)[numbers] for rate in rates}
+
+
+@contextmanager
+def reading(media: Media, limits: Limits) -> Iterator[Reader]:
+    """The clip's files, open and checked against the limits."""
+    if media.video is None and not media.frames:
+        raise UndecodableMedia("This clip has no picture: give a video or frames.")
+    if len(media.frames) > limits.frames:
+        raise MediaTooLarge("number of frames", limits.frames, len(media.frames), "frames")
+    with ExitStack() as stack:
+        pictures = sound = None
+        container = None if media.video is None else stack.enter_context(opened(media.video, limits))
+        if container is not None:
+            video = video_stream(container, limits)
+            if video is None:
+                raise UndecodableMedia("This clip has no video track.")
+            pictures = Pictures(container, video, limits)
+        if media.audio is not None:
+            container = stack.enter_context(opened(media.audio, limits))
+        audio = None if container is None else audio_stream(container, limits)
+        if media.audio is not None and audio is None:
+            raise UndecodableMedia("The sound file has no audio track.")
+        if container is not None and audio is not None:
+            # Sound of the same file runs on the picture's clock, a file of its own on its own.
+            origin = pictures.origin if pictures and media.audio is None else None
+            sound = Sound(container, audio, origin)
+        yield Reader(media.frames, pictures, sound)
+
+
+def summary_of_video(pictures: Pictures) -> Summary:
+    """The rotation and the true size are known from the first frame alone, so that one is decoded."""
+    first = next(pictures.decode(pictures.locate([0.0])))
+    rotation = round(-first.rotation / 90) * 90 % 360
+    width, height = (first.width, first.height) if rotation % 180 == 0 else (first.height, first.width)
+    return Summary(
+        width=width,
+        height=height,
+        fps=pictures.rate,
+        duration=pictures.duration(),
+        rotation=rotation,
+        container=pictures.container.format.name,
+        video_codec=codec_name(pictures.stream),
+        frames=pictures.stream.frames or None,
+    )
+
+
+def summary_of_images(images: Sequence[Source], limits: Limits) -> Summary:
+    """One image a second, until a sampling says otherwise."""
+    height, width = image_size(images[0], limits)
+    count = len(images)
+    return Summary(
+        width=width, height=height, fps=1.0, duration=float(count), container="images", frames=count
+    )
+
+
+def moments(summary: Summary, sampling: Sampling) -> tuple[int, tuple[float, ...]]:
+    """The number of the first sample, and the times of all in seconds."""
+    check(sampling)
+    images = summary.container == "images"
+    if sampling.mode == "avsbench":
+        count = min(AVSBENCH_SECONDS, sampling.max_frames or AVSBENCH_SECONDS)
+        if images:
+            return 0, tuple(float(second) for second in range(min(count, summary.frames or 0)))
+        return 0, tuple(benchmark_moment(summary, second) for second in range(count))
+    duration = summary.duration / sampling.fps if images else summary.duration
+    end = duration if sampling.end is None else min(sampling.end, duration)
+    if sampling.start >= end:
+        raise InvalidOption(f"The start, {sampling.start:g} s, is not before the end of the clip, {end:g} s.")
+    # Of images there is one at each k / fps, so a start between two of them begins with the next.
+    first = ceil(sampling.start * sampling.fps - ALMOST) if images else 0
+    start = first / sampling.fps if images else sampling.start
+    count = max(0 if images else 1, ceil((end - start) * sampling.fps - ALMOST))
+    if sampling.max_frames is not None:
+        count = min(count, sampling.max_frames)
+    return first, tuple(start + number / sampling.fps for number in range(count))
+
+
+def benchmark_moment(summary: Summary, second: int) -> float:
+    """In the middle of the frame that the benchmark's script takes, which counts frames at a whole rate."""
+    rate = max(1, round(summary.fps))
+    last = (summary.frames or round(summary.duration * summary.fps)) - 1
+    frame = min(int(second * rate + AVSBENCH_MOMENT * rate), max(0, last))
+    return (frame + 0.5) / summary.fps
+
+
+def check(sampling: Sampling) -> None:
+    """Refuse values that make no sense for any clip."""
+    if not (isfinite(sampling.fps) and sampling.fps > 0):
+        raise InvalidOption(f"fps must be a positive number, not {sampling.fps}.")
+    if not (isfinite(sampling.start) and sampling.start >= 0):
+        raise InvalidOption(f"start must be 0 or more seconds, not {sampling.start}.")
+    if sampling.end is not None and not sampling.end > sampling.start:
+        raise InvalidOption(f"end, {sampling.end} s, must be after start, {sampling.start} s.")
+    if sampling.max_frames is not None and sampling.max_frames < 1:
+        raise InvalidOption(f"max_frames must be 1 or more, not {sampling.max_frames}.")
+    if sampling.mode not in get_args(Mode):
+        raise InvalidOption(f"mode must be one of {', '.join(get_args(Mode))}, not {sampling.mode!r}.")
+
+
+def spans(summary: Summary, window: WindowPlan) -> tuple[tuple[float, float], ...]:
+    """Start and end of each frame's second of sound, moved back where it would stick out of the clip."""
+    if window.mode == "avsbench":
+        return tuple((window.first + k + 0.0, window.first + k + 1.0) for k in range(len(window.times)))
+    if summary.container == "images":
+        return tuple((time, time + 1) for time in window.times)
+    end = summary.duration
+    return tuple((max(0.0, min(time, end - 1)), min(max(time + 1, 1.0), end)) for time in window.times)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print a clip's summary, then each window's facts, as JSON lines."""
+    if len(arguments) != 1:
+        sys.stderr.write("Give the path of one clip: python -m models.media CLIP\n")
+        return 2
+    media = Media(video=Path(arguments[0]))
+    try:
+        sys.stdout.write(json.dumps(asdict(probe(media))) + "\n")
+        for window in windows(media):
+            facts = {
+                "window": window.index,
+                "timestamps": window.timestamps,
+                "indices": window.indices,
+                "audio_windows": window.audio_windows,
+                "shape": None if window.frames is None else window.frames.shape,
+                "has_audio": window.has_audio,
+            }
+            sys.stdout.write(json.dumps(facts) + "\n")
+    except EarshotError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
