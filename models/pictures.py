@@ -112,20 +112,22 @@ class Pictures:
             yield from self.decode_group(key, list(group))
 
     def decode_group(self, key: int, wanted: Sequence[Shown]) -> Iterator[VideoFrame]:
-        """Ascending frames governed by the key frame at `key`; for a damaged one, the frame before it."""
+        """Ascending frames governed by the key frame at `key`; for a damaged one, the nearest before it."""
         decoded = self.frames_from(key, frozenset(shown.pts for shown in wanted), wanted[-1].depth + REORDER)
         latest: VideoFrame | None = None
         ahead: list[VideoFrame] = []
         for shown in wanted:
-            while not any(time_of(frame) == shown.pts for frame in ahead) and len(ahead) < LATE:
-                if latest is not None and time_of(latest) == shown.pts:
-                    break
+            while ahead and time_of(ahead[0]) <= shown.pts:
+                latest = ahead.pop(0)
+            while (latest is None or time_of(latest) != shown.pts) and len(ahead) < LATE:
                 frame = next(decoded, None)
                 if frame is None:
                     break
-                insort(ahead, frame, key=time_of)
-            while ahead and (latest is None or time_of(ahead[0]) <= shown.pts):
-                latest = ahead.pop(0)
+                if time_of(frame) <= shown.pts:
+                    latest = frame
+                else:
+                    insort(ahead, frame, key=time_of)
+            latest = latest or next(iter(ahead), None)
             if latest is None:
                 raise UndecodableMedia("No frame of the video could be decoded: it is damaged.")
             yield latest

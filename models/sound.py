@@ -215,10 +215,10 @@ def paste(wave: Wave, sound: Wave, position: int, earliest: int) -> int:
 
 def cut(seconds: Mapping[int, Wave], span: Span, rate: int, whole: Fraction) -> Wave:
     """The second that `span` names. `whole`: where the sound ends, if that is before its second 0 is over."""
-    length = round(min(whole, Fraction(span[1] - span[0])) * rate)
-    if span[0] < whole < 1 or span[1] - span[0] < 1:
+    whole = min(whole, Fraction(span[1]))
+    if span[0] < whole < 1:
         # All the sound that there is, again and again, as the papers' code does with short clips.
-        return np.resize(seconds[0][:length], rate) if length > 0 else np.zeros(rate, np.float32)
+        return np.resize(seconds[0][: ceil(whole * rate)], rate)
     begin = round(span[0] * rate)
     first, last = begin // rate, (begin + rate - 1) // rate
     return np.concatenate([seconds[second] for second in range(first, last + 1)])[begin % rate :][:rate]
