@@ -1,0 +1,67 @@
+"""A bounded memory of tensors by content: the same pixels through the same weights are computed once."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class CacheCounts:
+    """How often a lookup found its tensor, and what the cache holds now."""
+
+    hits: int
+    misses: int
+    entries: int
+    bytes: int
+
+
+class EmbeddingCache:
+    """Least recently used tensors leave first when their bytes exceed `limit`. Safe between threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._entries: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._bytes = self._hits = self._misses = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: bytes) -> Tensor | None:
+        """The tensor of this key, which becomes the most recent one; counts the hit or the miss."""
+        with self._lock:
+            if key not in self._entries:
+                self._misses += 1
+                return None
+            self._hits += 1
+            self._entries.move_to_end(key)
+            return self._entries[key]
+
+    def put(self, key: bytes, value: Tensor) -> None:
+        """Keep a tensor, unless it alone exceeds the limit. Not a view: that would keep its base alive."""
+        size = value.nbytes
+        with self._lock:
+            if key in self._entries or size > self._limit:
+                return
+            self._entries[key] = value
+            self._bytes += size
+            while self._bytes > self._limit:
+                _, oldest = self._entries.popitem(last=False)
+                self._bytes -= oldest.nbytes
+
+    @property
+    def counts(self) -> CacheCounts:
+        """A consistent snapshot."""
+        with self._lock:
+            return CacheCounts(self._hits, self._misses, len(self._entries), self._bytes)
+
+
+def content_key(pixels: NDArray[np.uint8], weights: str) -> bytes:
+    """sha256 of the pixels, their shape and the identity of the weights that will see them."""
+    hasher = hashlib.sha256(f"{weights} {pixels.shape}".encode())
+    hasher.update(np.ascontiguousarray(pixels).data)
+    return hasher.digest()

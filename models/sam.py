@@ -1,0 +1,263 @@
+"""SAM: an image is embedded once; any number of points and boxes is then turned into masks at little cost.
+
+The network is transformers' `SamModel`. Resizing, padding, prompts and un-padding are ours and follow the
+original predictor: long side to the network's size by PIL's bilinear filter, zero padding on the right and
+below, mask logits back through the padded square to the size of the frame, threshold 0.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from transformers import SamConfig, SamModel
+from transformers.initialization import no_init_weights
+
+from models.checkpoints import load_into, read_safetensors
+from models.embedding_cache import CacheCounts, EmbeddingCache, content_key
+from models.weights import Weights
+
+MEAN = (123.675, 116.28, 103.53)  # RGB, of 0..255
+STD = (58.395, 57.12, 57.375)
+MASK_THRESHOLD = 0.0  # of the logit
+CACHE_BYTES = 512 << 20  # 128 frames at full size: 256 x 64 x 64 floats are 4 MiB
+IMAGES_PER_BATCH = 16
+PROMPTS_PER_BATCH = 64
+MULTIMASK = 3  # masks per prompt when several are asked for: part, subpart, whole
+
+
+def _vit(hidden: int, layers: int, heads: int, windows_every: int) -> dict[str, Any]:
+    """One of the published image encoders: every n-th layer attends to the whole image."""
+    return {
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "mlp_dim": 4 * hidden,
+        "global_attn_indexes": list(range(windows_every - 1, layers, windows_every)),
+    }
+
+
+CONFIGS: Mapping[str, Mapping[str, dict[str, Any]]] = MappingProxyType(
+    {
+        "sam-vit-h": {"vision_config": _vit(1280, 32, 16, 8)},
+        "sam-vit-l": {"vision_config": _vit(1024, 24, 16, 6)},
+        "sam-vit-b": {"vision_config": _vit(768, 12, 12, 3)},
+        "sam-tiny": {
+            "vision_config": _vit(96, 4, 4, 2)
+            | {"image_size": 256, "output_channels": 64, "num_pos_feats": 32},
+            "prompt_encoder_config": {"hidden_size": 64, "image_size": 256},
+            "mask_decoder_config": {
+                "hidden_size": 64,
+                "mlp_dim": 256,
+                "num_attention_heads": 4,
+                "iou_head_hidden_dim": 64,
+            },
+        },
+    }
+)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Where to segment in one frame of a batch: points, a box, or both, in pixels of the frame, x first.
+
+    `points` is [n, 2]; `labels` [n] holds 1 for a point of the object and 0 for one outside it; `box` is
+    x1, y1, x2, y2.
+    """
+
+    frame: int
+    points: NDArray[np.float32] | None = None
+    labels: NDArray[np.int64] | None = None
+    box: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class MaskSet:
+    """The masks of one prompt, bool [k, H, W], and the IoU that SAM predicts for each, [k], about [0, 1]."""
+
+    masks: NDArray[np.bool_]
+    scores: NDArray[np.float32]
+
+    @property
+    def best(self) -> NDArray[np.bool_]:
+        """The mask of the highest score, [H, W]."""
+        mask: NDArray[np.bool_] = self.masks[int(self.scores.argmax())]
+        return mask
+
+
+class PromptedSegmenter(Protocol):
+    """What a strategy needs of SAM, whoever supplies it."""
+
+    def predict(
+        self, frames: NDArray[np.uint8], prompts: Sequence[Prompt], *, multimask: bool = True
+    ) -> list[MaskSet]: ...
+
+
+def build(name: str, *, initialise: bool = True) -> SamModel:
+    """The network of a weight's name, in evaluation mode: random, or undefined when about to be loaded."""
+    config = SamConfig(**CONFIGS[name])
+    if initialise:
+        return SamModel(config).eval()
+    with no_init_weights():
+        network = SamModel(config)
+    network.tie_weights()
+    return network.eval()
+
+
+def load(weights: Weights, device: torch.device | str = "cpu") -> Sam:
+    """The installed SAM, checked, on the device."""
+    name = weights.resolve("sam")
+    path = weights.path(name)
+    network = build(name, initialise=False)
+    load_into(network, read_safetensors(path), path.name)
+    return Sam(network.to(device), identity=weights.identity(name).sha256)
+
+
+class Sam:
+    """Implements `PromptedSegmenter`. Safe to share between threads."""
+
+    def __init__(
+        self,
+        network: SamModel,
+        *,
+        identity: str,
+        cache_bytes: int = CACHE_BYTES,
+        images_per_batch: int = IMAGES_PER_BATCH,
+        prompts_per_batch: int = PROMPTS_PER_BATCH,
+    ) -> None:
+        self.network = network
+        self.size: int = network.config.vision_config.image_size
+        self._identity = identity
+        self._cache = EmbeddingCache(cache_bytes)
+        self._images_per_batch, self._prompts_per_batch = images_per_batch, prompts_per_batch
+
+    @property
+    def cache_counts(self) -> CacheCounts:
+        """Hits and misses since the start, entries and bytes now."""
+        return self._cache.counts
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        device: torch.device = self.network.device
+        return device
+
+    @torch.inference_mode()
+    def embed(self, frames: NDArray[np.uint8]) -> Tensor:
+        """RGB uint8 [n, H, W, 3] -> image embeddings [n, C, s, s] on the device, new frames in one batch."""
+        keys = [content_key(frame, self._identity) for frame in frames]
+        cached = {key: self._cache.get(key) for key in dict.fromkeys(keys)}
+        found = {key: embedding for key, embedding in cached.items() if embedding is not None}
+        missing = [key for key in cached if key not in found]
+        for start in range(0, len(missing), self._images_per_batch):
+            batch = missing[start : start + self._images_per_batch]
+            pixels = torch.stack([self.preprocess(frames[keys.index(key)]) for key in batch])
+            embeddings = self.network.vision_encoder(pixels.to(self.device)).last_hidden_state
+            for key, embedding in zip(batch, embeddings, strict=True):
+                found[key] = embedding.clone()
+                self._cache.put(key, found[key])
+        return torch.stack([found[key] for key in keys])
+
+    def preprocess(self, frame: NDArray[np.uint8]) -> Tensor:
+        """RGB uint8 [H, W, 3] -> float [3, size, size], normalised, the frame in the upper left corner."""
+        height, width = self.fitted(frame.shape[:2])
+        resized = Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float()
+        normal = (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+        return F.pad(normal, (0, self.size - width, 0, self.size - height))
+
+    def fitted(self, size: tuple[int, ...]) -> tuple[int, int]:
+        """Height and width of a frame once its long side has the network's size."""
+        scale = self.size / max(size)
+        return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
+
+    @torch.inference_mode()
+    def decode(
+        self, embeddings: Tensor, size: tuple[int, int], prompts: Sequence[Prompt], *, multimask: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Low-resolution mask logits [p, k, size/4, size/4] and predicted qualities [p, k], on the device.
+
+        Prompts of any frames share batches, but only with prompts of as many points: a padded point would be
+        one more token that the others attend to.
+        """
+        groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
+        for index, prompt in enumerate(prompts):
+            groups[_shape(prompt)].append(index)
+        side, count = self.size // 4, MULTIMASK if multimask else 1
+        logits = embeddings.new_empty((len(prompts), count, side, side))
+        scores = embeddings.new_empty((len(prompts), count))
+        for indices in groups.values():
+            for start in range(0, len(indices), self._prompts_per_batch):
+                batch = indices[start : start + self._prompts_per_batch]
+                chosen = [prompts[index] for index in batch]
+                logits[batch], scores[batch] = self._decode_batch(embeddings, size, chosen, multimask)
+        return logits, scores
+
+    def _decode_batch(
+        self, embeddings: Tensor, size: tuple[int, int], prompts: Sequence[Prompt], multimask: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Prompts of one shape, each an item of the batch with the embedding of its frame."""
+        height, width = self.fitted(size)
+        scale = np.array([width / size[1], height / size[0]], np.float32)
+        points = labels = boxes = None
+        if prompts[0].points is not None:
+            points = self._tensor([np.asarray(prompt.points, np.float32) * scale for prompt in prompts])
+            labels = self._tensor([prompt.labels for prompt in prompts])
+        if prompts[0].box is not None:
+            boxes = self._tensor(
+                [np.asarray(prompt.box, np.float32) * np.tile(scale, 2) for prompt in prompts]
+            )
+        network = self.network
+        sparse, dense = network.prompt_encoder(points, labels, boxes, None)
+        positions = network.get_image_wide_positional_embeddings().expand(len(prompts), -1, -1, -1)
+        logits, scores = network.mask_decoder(
+            image_embeddings=embeddings[[prompt.frame for prompt in prompts]],
+            image_positional_embeddings=positions,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
+        )
+        return logits[:, 0], scores[:, 0]
+
+    def _tensor(self, rows: Sequence[Any]) -> Tensor:
+        """One row a prompt -> [p, 1, ...]: the network wants prompts as (image, prompt of the image)."""
+        return torch.from_numpy(np.stack(rows)).to(self.device)[:, None]
+
+    @torch.inference_mode()
+    def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Low-resolution logits [p, k, s, s] -> logits at the size of the frame [p, k, H, W]."""
+        height, width = self.fitted(size)
+        square = F.interpolate(logits, (self.size, self.size), mode="bilinear", align_corners=False)
+        return F.interpolate(square[..., :height, :width], size, mode="bilinear", align_corners=False)
+
+    def predict(
+        self, frames: NDArray[np.uint8], prompts: Sequence[Prompt], *, multimask: bool = True
+    ) -> list[MaskSet]:
+        """RGB uint8 [n, H, W, 3] and prompts on them -> the masks of each prompt, in order.
+
+        At most one prompt's masks are at full size on the device at a time.
+        """
+        if not prompts:
+            return []
+        size = (frames.shape[1], frames.shape[2])
+        logits, scores = self.decode(self.embed(frames), size, prompts, multimask=multimask)
+        qualities = scores.float().cpu().numpy()
+        return [
+            MaskSet((self.upscale(low[None], size)[0] > MASK_THRESHOLD).cpu().numpy(), quality)
+            for low, quality in zip(logits, qualities, strict=True)
+        ]
+
+
+def _shape(prompt: Prompt) -> tuple[int, bool]:
+    """What prompts must share to go through the network together: the number of points, a box or none."""
+    points = -1 if prompt.points is None else len(prompt.points)
+    return points, prompt.box is not None

@@ -1,0 +1,1 @@
+"""What needs the original packages: run in `.venv-official` by `make parity-official`."""
