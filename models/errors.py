@@ -7,6 +7,7 @@ EarshotError                    status   what the caller should do
   InvalidOption                  422     change the option that the message names
   WeightsMissing                 503     fetch the weights with the command in the message
   WeightsInvalid                 503     replace the checkpoint: wrong hash, missing key, code in a pickle
+  DatasetInvalid                 422     mend the file or folder that the message names
   OutOfDeviceMemory              507     send fewer or smaller frames
 """
 
@@ -66,6 +67,13 @@ class WeightsInvalid(EarshotError):
 
     status = 503
     code = "weights_invalid"
+
+
+class DatasetInvalid(EarshotError):
+    """A data set's folder or file is missing, of another layout or corrupt; the message names it."""
+
+    status = 422
+    code = "dataset_invalid"
 
 
 class OutOfDeviceMemory(EarshotError):

@@ -48,9 +48,9 @@ class SynthConfig:
     """Samples of sound per second."""
     moment: float = 0.92
     """When in its second a frame is taken: frame 23 of 25, as AVSBench was cut."""
-    tracks: int = 2
+    tracks: int = 3
     """Sound tracks of one scene, and so clips with the same pictures."""
-    objects: tuple[float, ...] = (0.1, 0.3, 0.3, 0.3)
+    objects: tuple[float, ...] = (0.05, 0.25, 0.35, 0.35)
     """Chances of one, two, three, ... objects in a scene."""
     sources: int = 3
     """At most so many classes in view sound at once."""
@@ -60,7 +60,7 @@ class SynthConfig:
     """At most so many frame heights per second."""
     silent: float = 0.1
     """Chance that nothing in view sounds in a second."""
-    join: float = 0.15
+    join: float = 0.1
     """Chance, each, that the other classes sound too."""
     hold: float = 0.5
     """Chance that a second sounds like the one before."""

@@ -132,7 +132,7 @@ def area(shape: str) -> float:
 
 @cache
 def inks(shape: str, texture: str) -> tuple[Table, Table]:
-    """The share of each of an object's two colours in a texel: float32 [SIDE * SIDE] each, darker at the rim."""
+    """Shares of an object's two colours in a texel: float32 [SIDE * SIDE] each, darker at the rim."""
     axis = (np.arange(SIDE) + 0.5) / SIDE * 2 * REACH - REACH
     x, y = np.meshgrid(axis, axis)
     pattern = TEXTURES[texture](x, y).ravel()

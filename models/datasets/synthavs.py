@@ -22,7 +22,7 @@ from models.datasets.timbres import TIMBRES
 from models.datasets.views import Composite
 from models.errors import InvalidOption
 
-SPLITS = {"train": 20_000, "val": 200, "test": 500}  # clips
+SPLITS = {"train": 24_000, "val": 240, "test": 600}  # clips
 SHIFT = 2  # seconds by which the probe "time-shift" delays the sound
 
 CLASS_OF_TIMBRE = {kind.timbre: number for number, kind in enumerate(KINDS)}
