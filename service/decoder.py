@@ -129,6 +129,7 @@ def confine(confinement: Confinement) -> None:
         signal.signal(number, signal.SIG_IGN)  # the worker finishes its windows, and ends us when it must
     seconds = max(1, round(confinement.seconds))
     limit(resource.RLIMIT_CPU, seconds)
+    signal.alarm(seconds + 5)  # should the worker die, nobody else watches the clock
     limit(resource.RLIMIT_NOFILE, OPEN_FILES)
     limit(resource.RLIMIT_FSIZE, ANSWER_BYTES)
     limit(resource.RLIMIT_CORE, 0)

@@ -164,7 +164,7 @@ class Intake:
 
     def create(self, order: Order, options: JobOptions, clip: Clip) -> tuple[JobRecord, bool]:
         summary = Summary(**clip.summary)
-        windows = [window.times for window in plan(summary, options.sampling, self.limits)]
+        windows = plan(summary, options.sampling, self.limits)
         job = Job(
             id=order.job_id or uuid4().hex,
             tenant=order.tenant,
@@ -173,7 +173,7 @@ class Intake:
             options=options.options,
             outputs=options.outputs,
             params={**options.given, **asdict(options.sampling)},
-            interactive=windows[-1][-1] - windows[0][0] <= self.settings.interactive_seconds,
+            interactive=windows[-1].times[-1] - windows[0].times[0] <= self.settings.interactive_seconds,
             deadline=None if options.deadline is None else time.time() + options.deadline,
             metadata=options.metadata,
             request_id=order.request_id,

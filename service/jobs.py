@@ -16,10 +16,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import redis
 
+from models.media import WindowPlan
 from service.errors import Refusal, problem_document
 from service.records import (
     Blob,
@@ -67,9 +69,9 @@ class JobStore:
     # The client's side.
 
     def create(
-        self, job: Job, windows: Sequence[Sequence[float]], idempotency: Idempotency | None = None
+        self, job: Job, windows: Sequence[WindowPlan], idempotency: Idempotency | None = None
     ) -> tuple[JobRecord, bool]:
-        """Accept a job whose windows sample these times (seconds), or find the one its key already made.
+        """Accept a job of these windows, or find the one its key (or its own id) already made.
 
         Raises QueueFull, QuotaExceeded, IdempotencyMismatch or ClipGone; nothing is written then.
         """
@@ -84,7 +86,7 @@ class JobStore:
             job.strategy,
             int(job.interactive),
             "" if job.deadline is None else job.deadline,
-            sum(len(times) for times in windows),
+            sum(len(window.times) for window in windows),
             settings.queue_jobs,
             share,
             settings.result_ttl,
@@ -93,7 +95,7 @@ class JobStore:
             idempotency.body if idempotency else "",
             math.ceil(settings.idempotency_ttl),
             int(job.clip.owned),
-            *(json.dumps([*times]) for times in windows),
+            *(json.dumps(asdict(window)) for window in windows),
         )
         if outcome == "full":
             raise QueueFull(f"The queue holds {settings.queue_jobs} unfinished jobs, its limit.")
@@ -200,8 +202,8 @@ class JobStore:
         )
         if outcome == "skip":
             return Skip(answer[0])
-        starts, times, static = answer
-        return Go(Job.decode(static), window, tuple(json.loads(times)), int(starts), token)
+        starts, plan, static = answer
+        return Go(Job.decode(static), plan_of(plan), int(starts), token)
 
     def heartbeat(self, leases: Iterable[Lease]) -> set[str]:
         """Renew leases; the ids of jobs that must stop: ended, or their window is somebody else's now."""
@@ -232,9 +234,10 @@ class JobStore:
         interactive = self._run("release", lease.job, lease.window, lease.token)
         return Send(lease.job, lease.window, interactive == "1") if interactive else None
 
-    def fail(self, job_id: str, problem: Mapping[str, Any]) -> bool:
-        """End a job with a problem document; False if it had ended already."""
-        return bool(self._run("finish", job_id, JobStatus.FAILED, json.dumps(problem)))
+    def fail(self, lease: Lease, problem: Mapping[str, Any]) -> bool:
+        """End a job with a problem document; False if it had ended, or the window is somebody else's now."""
+        document = json.dumps(problem)
+        return bool(self._run("finish", lease.job, JobStatus.FAILED, document, lease.window, lease.token))
 
     # The reconciler's and the sweeper's side.
 
@@ -263,6 +266,11 @@ def sends(job_id: str, answer: Sequence[Any]) -> tuple[Send, ...]:
     """A script's answer: the job's queue, then its windows."""
     interactive, *windows = answer
     return tuple(Send(job_id, int(window), interactive == "1") for window in windows)
+
+
+def plan_of(text: str) -> WindowPlan:
+    values = json.loads(text)
+    return WindowPlan(**{**values, "times": tuple(values["times"])})
 
 
 def problem_json(error: Refusal) -> str:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from models.errors import EarshotError
+from models.media import WindowPlan
 from service.clips import Clip
 
 
@@ -152,13 +153,16 @@ class Event:
 
 @dataclass(frozen=True)
 class Go:
-    """Leave to run one window: at these `times` (seconds), as the start number `starts`, under `token`."""
+    """Leave to run one window of a job, as the start number `starts`, under `token`."""
 
     job: Job
-    window: int
-    times: tuple[float, ...]
+    plan: WindowPlan
     starts: int
     token: str
+
+    @property
+    def lease(self) -> Lease:
+        return Lease(self.job.id, self.plan.index, self.token)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 import redis
 
+from models.media import WindowPlan
 from service.clips import Clip, ClipStore
 from service.fleet import Fleet
 from service.jobs import JobStore
@@ -30,6 +31,8 @@ from service.records import (
 )
 from service.settings import Settings
 from service.steps import CHANGED, STOPPED
+
+PLAN = [WindowPlan(0, (0.0,))]
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ def new_job(store: JobStore, tenant: str = "anna", **fields: Any) -> Job:
 
 def made(store: JobStore, windows: int = 1, **fields: Any) -> Job:
     job = new_job(store, **fields)
-    store.create(job, [(float(w), w + 0.5) for w in range(windows)])
+    store.create(job, [WindowPlan(w, (float(w), w + 0.5), 2 * w) for w in range(windows)])
     return job
 
 
@@ -95,7 +98,7 @@ def keys_of(store: JobStore, job: Job) -> list[str]:
 
 def test_a_job_lives_from_queued_to_succeeded(store: JobStore) -> None:
     job = new_job(store)
-    record, created = store.create(job, [(0.0, 0.5), (1.0,)])
+    record, created = store.create(job, [WindowPlan(0, (0.0, 0.5)), WindowPlan(1, (1.0,), 2, "avsbench")])
     assert created
     assert record.job == job
     assert (record.status, record.queue_position, record.progress.frames_total) == ("queued", 1, 3)
@@ -103,7 +106,7 @@ def test_a_job_lives_from_queued_to_succeeded(store: JobStore) -> None:
     assert store.next_windows(job.id) == ()
 
     go = store.begin_window(job.id, 1, "t1")
-    assert go == Go(job, 1, (1.0,), 1, "t1")
+    assert go == Go(job, WindowPlan(1, (1.0,), 2, "avsbench"), 1, "t1")
     running = store.get(job.id)
     assert running is not None
     assert (running.status, running.queue_position, running.attempt) == ("running", None, 1)
@@ -198,7 +201,7 @@ def test_a_hundred_equal_requests_make_one_job(store: JobStore) -> None:
     key = Idempotency("once", "body")
 
     def create(_: int) -> tuple[str, bool]:
-        record, created = store.create(new_job(store), [(0.0,)], key)
+        record, created = store.create(new_job(store), PLAN, key)
         return record.id, created
 
     with ThreadPoolExecutor(16) as pool:
@@ -206,10 +209,10 @@ def test_a_hundred_equal_requests_make_one_job(store: JobStore) -> None:
     assert len({job for job, _ in answers}) == 1
     assert sum(created for _, created in answers) == 1
     with pytest.raises(IdempotencyMismatch):
-        store.create(new_job(store), [(0.0,)], Idempotency("once", "another body"))
-    assert store.create(new_job(store, "bert"), [(0.0,)], key)[1], "keys are a tenant's own"
+        store.create(new_job(store), PLAN, Idempotency("once", "another body"))
+    assert store.create(new_job(store, "bert"), PLAN, key)[1], "keys are a tenant's own"
     store.delete(answers[0][0])
-    assert store.create(new_job(store), [(0.0,)], key)[1], "a deleted job's key is free again"
+    assert store.create(new_job(store), PLAN, key)[1], "a deleted job's key is free again"
 
 
 def test_a_full_queue_and_a_used_share_refuse(store: JobStore) -> None:
@@ -229,7 +232,7 @@ def test_a_clip_that_is_gone_makes_no_job(store: JobStore, clips: ClipStore) -> 
     job = new_job(store)
     clips.drop(job.clip.id)
     with pytest.raises(ClipGone):
-        store.create(job, [(0.0,)])
+        store.create(job, PLAN)
     assert keys_of(store, job) == []
 
 
@@ -276,11 +279,34 @@ def test_an_ended_job_refuses_late_commits_and_stops_its_windows(store: JobStore
     job = made(store, windows=2)
     lease = begun(store, job)
     assert store.heartbeat([lease]) == set()
-    store.fail(job.id, {"code": "x"}) if ending == "fail" else getattr(store, ending)(job.id)
+    store.fail(lease, {"code": "x"}) if ending == "fail" else getattr(store, ending)(job.id)
     assert not store.commit_window(lease, Commit("late", 2)).accepted
     assert store.heartbeat([lease]) == {job.id}
     assert isinstance(store.begin_window(job.id, 1, "t"), Skip)
     assert store.next_windows(job.id) == ()
+
+
+def test_a_step_told_again_because_its_answer_was_lost_happens_once(store: JobStore) -> None:
+    job = made(store, windows=2)
+    begins = [store.begin_window(job.id, 0, "t") for _ in range(2)]
+    assert begins[0] == begins[1]
+    commits = [store.commit_window(Lease(job.id, 0, "t"), Commit("b", 2)) for _ in range(2)]
+    assert [commit.accepted for commit in commits] == [True, True]
+    last = begun(store, job, 1)
+    assert [store.commit_window(last, Commit("c", 2)).finished for _ in range(2)] == [True, True]
+    record = store.get(job.id)
+    assert record is not None
+    assert (record.progress.frames_done, record.attempt) == (4, 1)
+
+
+def test_only_the_lease_holder_may_fail_the_job(store: JobStore) -> None:
+    job = made(store)
+    old = begun(store, job)
+    lose(store, old)
+    new = begun(store, job, alone=True)
+    assert not store.fail(old, {"code": "x"})
+    assert store.fail(new, {"code": "x"})
+    assert status(store, job) == "failed"
 
 
 def test_a_live_window_is_not_begun_twice(store: JobStore) -> None:

@@ -1,4 +1,4 @@
-"""The store: whole files or none, keys of ours only, the same behaviour on a folder and on an object store."""
+"""The store: whole files or none, keys of ours only, alike on a folder and on an object store."""
 
 from __future__ import annotations
 

@@ -22,8 +22,13 @@ end
 if redis.call('HEXISTS', windows, window .. ':blob') == 1 then
     return {'skip', 'committed'}
 end
+local leased = redis.call('HGET', windows, window .. ':lease')
+if leased == token then  -- asked again because the answer was lost on its way
+    return {'go', number(windows, window .. ':starts'), redis.call('HGET', PLAN .. id, window),
+        redis.call('HGET', job, 'static')}
+end
 local beat = tonumber(redis.call('ZSCORE', FLIGHT .. id, window))
-if redis.call('HEXISTS', windows, window .. ':lease') == 1 and beat and now - beat < lease_is_live then
+if leased and beat and now - beat < lease_is_live then
     return {'skip', 'running elsewhere'}
 end
 local starts = number(windows, window .. ':starts')

@@ -3,8 +3,15 @@ local id, window, token, blob, frames = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV
 local models, at_least, sums = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 local job, windows = JOB .. id, WINDOWS .. id
 
-if redis.call('HGET', job, 'status') ~= 'running'
-    or redis.call('HEXISTS', windows, window .. ':blob') == 1
+local status = redis.call('HGET', job, 'status')
+local committed = redis.call('HGET', windows, window .. ':blob')
+if committed == blob and status == 'succeeded' then  -- told again because the answer was lost on its way
+    return {'finished'}
+end
+if committed == blob and status == 'running' then
+    return {'accepted', redis.call('HGET', job, 'interactive'), unpack(send_more(id, at_least))}
+end
+if status ~= 'running' or committed
     or redis.call('HGET', windows, window .. ':lease') ~= token then
     return {'refused'}
 end

@@ -15,6 +15,9 @@ if key ~= '' then
         return {'known', known}
     end
 end
+if redis.call('EXISTS', JOB .. id) == 1 then
+    return {'known', id}
+end
 if redis.call('EXISTS', CLIP .. clip_id) == 0 then
     return {'gone'}
 end
