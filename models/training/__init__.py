@@ -1,0 +1,1 @@
+"""What trains and judges: `losses.py`, `metrics.py`, and the recipes that use both."""
