@@ -1,0 +1,61 @@
+"""`python -m tests.faults [--short] [--only 1a --only 4] [--scale 0.1]`: breaks what the service promises."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+
+from tests.faults import inputs, lifecycle, memory, overload
+from tests.faults.promise import Measured, Promise, Scale
+
+PROMISES = [*lifecycle.PROMISES, *overload.PROMISES, *memory.PROMISES, *inputs.PROMISES]
+SHORT = 0.04  # 100 jobs for 2,500
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="fewer jobs and shorter waits, for CI")
+    parser.add_argument("--scale", type=float, help="this part of the jobs, requests and files (1)")
+    parser.add_argument("--only", action="append", metavar="N", help="a promise by its number: 1, 1b, 14")
+    parser.add_argument("--list", action="store_true", help="name the promises and stop")
+    arguments = parser.parse_args()
+    chosen = [promise for promise in PROMISES if is_chosen(promise, arguments.only)]
+    if arguments.list:
+        print(*(f"{promise.number:>4}  {promise.sentence}" for promise in chosen), sep="\n")
+        return 0
+    factor = arguments.scale or (SHORT if arguments.short else 1.0)
+    broken = [promise for promise in chosen if not kept(promise, Scale(factor, arguments.short))]
+    print(f"{len(chosen) - len(broken)} of {len(chosen)} promises held or were skipped.")
+    return 1 if broken else 0
+
+
+def is_chosen(promise: Promise, only: list[str] | None) -> bool:
+    return only is None or any(
+        promise.number in (one, *(one + letter for letter in "abcdef")) for one in only
+    )
+
+
+def kept(promise: Promise, scale: Scale) -> bool:
+    """Tries one promise and prints its line."""
+    if promise.attempt is None:
+        print(f"{promise.number:>4}  {promise.sentence}  SKIPPED", flush=True)
+        return True
+    began = time.monotonic()
+    try:
+        measured = promise.attempt(scale)
+    except Exception as error:  # noqa: BLE001 (one promise that cannot be tried must not hide the others)
+        traceback.print_exc()
+        measured = Measured(ok=False, text=f"{type(error).__name__}: {error}"[:300])
+    verdict = "ok" if measured.ok else "BROKEN"
+    seconds = time.monotonic() - began
+    print(
+        f"{promise.number:>4}  {promise.sentence}  [{measured.text}]  {verdict}  ({seconds:.0f} s)",
+        flush=True,
+    )
+    return measured.ok
+
+
+if __name__ == "__main__":
+    sys.exit(main())
