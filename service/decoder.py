@@ -84,6 +84,12 @@ def arrays(window: Window) -> dict[str, NDArray[Any]]:
     return found
 
 
+def received(duplicate: Any) -> int:  # noqa: ANN401 (private to multiprocessing)
+    """The descriptor that `decoding.Passed` sent. Here, so that the child need not import `decoding`."""
+    descriptor: int = duplicate.detach()
+    return descriptor
+
+
 def run(request: Request, confinement: Confinement, descriptor: int) -> None:
     """The process's main function. `descriptor` is the file for the answer."""
     confine(confinement)

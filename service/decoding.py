@@ -150,12 +150,7 @@ class Passed:
         self.descriptor = descriptor
 
     def __reduce__(self) -> tuple[Any, tuple[Any]]:
-        return received, (reduction.DupFd(self.descriptor),)
-
-
-def received(duplicate: Any) -> int:  # noqa: ANN401 (private to multiprocessing)
-    descriptor: int = duplicate.detach()
-    return descriptor
+        return decoder.received, (reduction.DupFd(self.descriptor),)
 
 
 @contextmanager
@@ -188,7 +183,7 @@ def distrusting() -> Iterator[None]:
     """An answer that makes no sense comes from a decoder that something took over or broke."""
     try:
         yield
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise UndecodableMedia("The decoder misbehaved on this media; it was refused.") from error
 
 
