@@ -123,7 +123,7 @@ class AVSBench:
         split: str,
         *,
         fraction: float = 1.0,
-        reading: Reading = Reading(),  # noqa: B008  (frozen)
+        reading: Reading = Reading(),
     ) -> None:
         if subset not in LAYOUTS:
             raise InvalidOption(f"AVSBench has no subset {subset!r}; it has {', '.join(LAYOUTS)}.")

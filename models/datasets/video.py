@@ -1,0 +1,58 @@
+"""Scenes as mp4: 25 frames a second in H.264 with steady motion, sound in AAC, and truth for every second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from models.datasets.clip import Pixels, Sound
+from models.datasets.drawing import draw
+from models.datasets.mixing import mix
+from models.datasets.scenes import Scene, SynthConfig, Track
+from models.datasets.synthavs import truth
+from models.errors import InvalidOption
+
+FPS = 25
+CHUNK = 25  # frames drawn at a time: a second, so that a long video needs no more memory than a short one
+
+
+def write_video(path: Path, scene: Scene, track: Track, config: SynthConfig) -> None:
+    """One track of a scene as a file of `config.seconds` seconds."""
+    frames = (
+        frame
+        for first in range(0, config.seconds * FPS, CHUNK)
+        for frame in draw(scene, config, [number / FPS for number in range(first, first + CHUNK)])[0]
+    )
+    encode(path, frames, mix(scene, track, config), config.rate)
+
+
+def truth_at(scene: Scene, track: Track, config: SynthConfig, moment: float = 0.0) -> Pixels:
+    """Labels uint8 [seconds, H, W] of the frames `moment` seconds into every second."""
+    times = [second + moment for second in range(config.seconds)]
+    return truth(scene, track, draw(scene, config, times)[1])
+
+
+def encode(path: Path, frames: Iterable[Pixels], sound: Sound, rate: int) -> None:
+    """RGB frames uint8 [H, W, 3] of even sizes, and mono sound, as one mp4."""
+    with av.open(path, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        video = container.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "veryfast"})
+        video.pix_fmt, video.thread_count = "yuv420p", 1
+        audio = container.add_stream("aac", rate=rate, layout="mono")
+        audio.bit_rate = 96_000
+        for number, pixels in enumerate(frames):
+            if number == 0:
+                video.height, video.width = pixels.shape[:2]
+                if video.height % 2 or video.width % 2:
+                    raise InvalidOption(f"H.264 needs even sizes; {video.width}x{video.height} is not.")
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, FPS)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        wave = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
+        wave.sample_rate, wave.pts, wave.time_base = rate, 0, Fraction(1, rate)
+        container.mux(audio.encode(wave))
+        container.mux(audio.encode(None))
