@@ -177,7 +177,7 @@ def check_fit(network: nn.Module, state: Mapping[str, Tensor], source: str) -> S
     full = {key: given[id(tensor)] for key, tensor in own.items() if id(tensor) in given}
     problems = {
         "missing": [key for key in own if key not in full],
-        "unexpected": [key for key in state if key not in own],
+        "unexpected": [key for key in state if key not in own and not key.endswith(CONSTANTS)],
         "of another shape": [key for key in full if full[key].shape != own[key].shape],
     }
     told = [f"{len(keys)} {what} ({_listed(keys)})" for what, keys in problems.items() if keys]

@@ -1,0 +1,347 @@
+"""Grounding DINO: boxes for a phrase. Many phrases and many frames go through together.
+
+The paper asks for one caption per category, so a frame with ten categories was ten whole passes. Only fusion,
+encoder and decoder depend on both sides: here the image backbone sees each frame once, the text backbone each
+caption once, and the (frame, caption) pairs share batches. The boxes are those of one caption at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from transformers import BertConfig, GroundingDinoConfig, GroundingDinoForObjectDetection, SwinConfig
+from transformers.initialization import no_init_weights
+from transformers.models.grounding_dino.modeling_grounding_dino import (
+    generate_masks_with_special_tokens_and_transfer_map as phrase_masks,
+)
+
+from models.checkpoints import load_into, read_safetensors
+from models.errors import InvalidOption
+from models.text_tokens import TINY_WORDPIECES, TextTokens, bert, pad, tiny_bert
+from models.weights import Weights
+
+MEAN = (0.485, 0.456, 0.406)  # RGB, of 0..1
+STD = (0.229, 0.224, 0.225)
+BOX_THRESHOLD = 0.30  # of the best token's probability, as the paper's code
+PAIRS_PER_BATCH = 4  # (frame, caption) pairs; one at 800 x 1333 needs some 22,000 tokens through the encoder
+IMAGES_PER_BATCH = 8
+CAPTIONS_KEPT = 4096
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """The short side that frames are brought to, unless the long side would exceed `long`. In pixels."""
+
+    short: int
+    long: int
+
+
+PUBLISHED, TINY = Resolution(800, 1333), Resolution(224, 384)
+
+
+def _swin(width: int, depths: tuple[int, ...], heads: tuple[int, ...], window: int) -> SwinConfig:
+    return SwinConfig(
+        embed_dim=width,
+        depths=list(depths),
+        num_heads=list(heads),
+        window_size=window,
+        out_features=["stage2", "stage3", "stage4"],
+    )
+
+
+def config(name: str) -> GroundingDinoConfig:
+    """The configuration of a weight's name."""
+    if name == "grounding-dino-swin-t":
+        return GroundingDinoConfig(backbone_config=_swin(96, (2, 2, 6, 2), (3, 6, 12, 24), 7))
+    if name == "grounding-dino-swin-b":
+        return GroundingDinoConfig(backbone_config=_swin(128, (2, 2, 18, 2), (4, 8, 16, 32), 12))
+    text = BertConfig(
+        vocab_size=TINY_WORDPIECES,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        max_position_embeddings=256,
+    )
+    return GroundingDinoConfig(
+        backbone_config=_swin(24, (1, 1, 2, 1), (1, 2, 4, 8), 7),
+        text_config=text,
+        d_model=64,
+        num_queries=60,
+        encoder_layers=2,
+        encoder_ffn_dim=128,
+        encoder_attention_heads=4,
+        decoder_layers=2,
+        decoder_ffn_dim=128,
+        decoder_attention_heads=4,
+    )
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A box x1, y1, x2, y2 in pixels of the frame, its best token's probability, and what was asked for."""
+
+    box: tuple[float, float, float, float]
+    score: float
+    label: str
+
+
+class Detector(Protocol):
+    """What a strategy needs of Grounding DINO, whoever supplies it: for each frame its own list of labels."""
+
+    def detect(
+        self, frames: NDArray[np.uint8], labels: Sequence[Sequence[str]], threshold: float = BOX_THRESHOLD
+    ) -> list[list[Detection]]: ...
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """Four levels of n frames, flattened to [n, s, d], their positions, and each level's height, width."""
+
+    source: Tensor
+    positions: Tensor
+    shapes: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """One caption: BERT's features [t, d], which tokens see each other [t, t], places in the phrase [t]."""
+
+    features: Tensor
+    mask: Tensor
+    positions: Tensor
+
+
+def build(name: str, *, initialise: bool = True) -> GroundingDinoForObjectDetection:
+    """The network of a weight's name, in evaluation mode: random, or undefined when about to be loaded."""
+    if initialise:
+        network = GroundingDinoForObjectDetection(config(name))
+    else:
+        with no_init_weights():
+            network = GroundingDinoForObjectDetection(config(name))
+        network.tie_weights()
+    # A norm that the backbone makes and never uses: published checkpoints do not hold it.
+    network.model.backbone.conv_encoder.model.swin.layernorm = torch.nn.Identity()
+    return network.eval()
+
+
+def load(weights: Weights, device: torch.device | str = "cpu") -> GroundingDino:
+    """The installed Grounding DINO, checked, on the device."""
+    name = weights.resolve("grounding-dino")
+    path = weights.path(name)
+    network = build(name, initialise=False)
+    load_into(network, read_safetensors(path), path.name)
+    limit = network.config.max_text_len
+    if name == "grounding-dino-tiny":
+        return GroundingDino(network.to(device), tiny_bert(limit), TINY)
+    return GroundingDino(network.to(device), bert(weights.path("bert-base-uncased"), limit), PUBLISHED)
+
+
+class GroundingDino:
+    """Implements `Detector`. Safe to share between threads."""
+
+    def __init__(
+        self,
+        network: GroundingDinoForObjectDetection,
+        tokens: TextTokens,
+        resolution: Resolution,
+        *,
+        pairs_per_batch: int = PAIRS_PER_BATCH,
+        images_per_batch: int = IMAGES_PER_BATCH,
+    ) -> None:
+        self.network, self._tokens, self._resolution = network, tokens, resolution
+        self._pairs_per_batch, self._images_per_batch = pairs_per_batch, images_per_batch
+        self._captions: dict[str, TextFeatures] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        device: torch.device = self.network.device
+        return device
+
+    @torch.inference_mode()
+    def detect(
+        self, frames: NDArray[np.uint8], labels: Sequence[Sequence[str]], threshold: float = BOX_THRESHOLD
+    ) -> list[list[Detection]]:
+        """RGB uint8 [n, H, W, 3] and n lists of labels -> for each frame its boxes, label after label.
+
+        Boxes above the threshold come in the order of the network's queries, without suppression of overlaps.
+        """
+        found: list[list[Detection]] = [[] for _ in frames]
+        pairs = [(frame, label) for frame, asked in enumerate(labels) for label in asked]
+        texts = self.text([label for _, label in pairs])
+        for start in range(0, len(frames), self._images_per_batch):
+            chunk = range(start, min(start + self._images_per_batch, len(frames)))
+            seen = [frame for frame in chunk if labels[frame]]
+            if not seen:
+                continue
+            image = self.image(frames[seen])
+            mine = [pair for pair in pairs if pair[0] in chunk]
+            for first in range(0, len(mine), self._pairs_per_batch):
+                batch = mine[first : first + self._pairs_per_batch]
+                rows = [seen.index(frame) for frame, _ in batch]
+                scores, boxes = self.pairs(image, rows, [texts[label] for _, label in batch])
+                for (frame, label), score, box in zip(batch, scores, boxes, strict=True):
+                    found[frame] += _detections(score, box, label, threshold, frames.shape[1:3])
+        return found
+
+    def image(self, frames: NDArray[np.uint8]) -> ImageFeatures:
+        """Frames of one size [n, H, W, 3] -> the flattened levels the encoder reads: one backbone pass."""
+        model = self.network.model
+        pixels = torch.stack([self.preprocess(frame) for frame in frames]).to(self.device)
+        mask = pixels.new_ones(pixels[:, 0].shape, dtype=torch.long)  # one size: nothing is padding
+        levels, positions = model.backbone(pixels, mask)
+        maps = [project(level) for project, (level, _) in zip(model.input_proj_vision, levels, strict=False)]
+        coarser = levels[-1][0]
+        for project in model.input_proj_vision[len(levels) :]:
+            coarser = project(coarser)
+            maps.append(coarser)
+            whole = mask.new_ones((len(frames), *coarser.shape[-2:]), dtype=torch.bool)
+            positions.append(model.backbone.position_embedding(coarser, whole).to(coarser.dtype))
+        placed = [
+            position.flatten(2).transpose(1, 2) + level
+            for position, level in zip(positions, model.level_embed, strict=True)
+        ]
+        source = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], 1)
+        return ImageFeatures(source, torch.cat(placed, 1), tuple((m.shape[-2], m.shape[-1]) for m in maps))
+
+    def preprocess(self, frame: NDArray[np.uint8]) -> Tensor:
+        """RGB uint8 [H, W, 3] -> normalised float [3, h, w] at the network's resolution."""
+        height, width = fitted(frame.shape[0], frame.shape[1], self._resolution)
+        resized = Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
+        return (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+
+    @torch.inference_mode()
+    def text(self, labels: Sequence[str]) -> dict[str, TextFeatures]:
+        """Label -> features of its caption. Captions seen before are not computed again."""
+        captions = {label: caption(label) for label in labels}
+        with self._lock:
+            new = [each for each in dict.fromkeys(captions.values()) if each not in self._captions]
+            if new:
+                if len(self._captions) + len(new) > CAPTIONS_KEPT:
+                    self._captions = {
+                        each: self._captions[each] for each in captions.values() if each not in new
+                    }
+                self._captions |= dict(zip(new, self._encode(new), strict=True))
+            return {label: self._captions[each] for label, each in captions.items()}
+
+    def _encode(self, captions: Sequence[str]) -> list[TextFeatures]:
+        """BERT over captions of any lengths: padding is seen by no token and then cut off."""
+        model = self.network.model
+        ids, real = self._tokens.batch(captions)
+        ids = ids.to(self.device)
+        mask, positions = phrase_masks(ids, special_tokens=model.special_tokens)
+        hidden = model.text_backbone(ids, mask[:, None], torch.zeros_like(ids), positions).last_hidden_state
+        features = model.text_projection(hidden)
+        lengths = real.sum(1).tolist()
+        return [
+            TextFeatures(features[row, :length].clone(), mask[row, :length, :length], positions[row, :length])
+            for row, length in enumerate(lengths)
+        ]
+
+    def pairs(
+        self, image: ImageFeatures, rows: Sequence[int], texts: Sequence[TextFeatures]
+    ) -> tuple[Tensor, Tensor]:
+        """Frame `rows[i]` with `texts[i]` -> best token's probability [p, q], boxes cxcywh [p, q, 4]."""
+        network, model = self.network, self.network.model
+        text, real = pad([each.features for each in texts])
+        sees = torch.eye(text.shape[1], dtype=torch.bool, device=self.device).repeat(len(texts), 1, 1)
+        for row, each in enumerate(texts):
+            length = len(each.positions)
+            sees[row, :length, :length] = each.mask
+        shapes = torch.tensor(image.shapes, device=self.device)
+        areas = shapes.prod(1)
+        source = image.source[rows]
+        padding = torch.zeros(source.shape[:2], dtype=torch.bool, device=self.device)
+        place = {
+            "spatial_shapes": shapes,
+            "spatial_shapes_list": list(image.shapes),
+            "level_start_index": areas.cumsum(0) - areas,
+            "valid_ratios": source.new_ones(len(rows), len(image.shapes), 2),
+        }
+        vision, text = model.encoder(
+            vision_features=source,
+            vision_attention_mask=padding,
+            vision_position_embedding=image.positions[rows],
+            text_features=text,
+            text_attention_mask=~real,
+            text_self_attention_masks=~sees,
+            text_position_ids=pad([each.positions for each in texts])[0],
+            return_dict=False,
+            **place,
+        )[:2]
+        reference = self._proposals(vision, text, real, padding, image.shapes)
+        decoded = model.decoder(
+            inputs_embeds=model.query_position_embeddings.weight.expand(len(rows), -1, -1),
+            vision_encoder_hidden_states=vision,
+            vision_encoder_attention_mask=~padding,
+            text_encoder_hidden_states=text,
+            text_encoder_attention_mask=~real,
+            reference_points=reference,
+            return_dict=True,
+            **place,
+        )
+        # The last layer refines what the one before it proposed; its own refinement is the answer.
+        hidden = decoded.intermediate_hidden_states[:, -1]
+        logits = network.class_embed[-1](hidden, text, real)
+        before = decoded.intermediate_reference_points[:, -2]
+        boxes = (network.bbox_embed[-1](hidden) + torch.special.logit(before, eps=1e-5)).sigmoid()
+        return logits.max(-1).values.sigmoid(), boxes
+
+    def _proposals(
+        self, vision: Tensor, text: Tensor, real: Tensor, padding: Tensor, shapes: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """The places of the image that agree best with any token, as boxes for the queries to start from."""
+        model = self.network.model
+        places, anchors = model.generate_encoder_output_proposals(vision, padding, list(shapes))
+        agreement = model.encoder_output_class_embed(places, text, real).max(-1).values
+        # A sliver of an image has fewer places than there are queries: they start from its best ones again.
+        queries, available = model.config.num_queries, agreement.shape[1]
+        best = agreement.topk(min(queries, available), dim=1).indices
+        best = best[:, torch.arange(queries, device=best.device) % available]
+        boxes: Tensor = model.encoder_output_bbox_embed(places) + anchors
+        return boxes.gather(1, best[..., None].expand(-1, -1, 4)).sigmoid()
+
+
+def caption(label: str) -> str:
+    """The caption of one category as the original code writes it: lower case, with a full stop."""
+    text = label.lower().strip()
+    if not text:
+        raise InvalidOption("A label is empty; every label must name something to look for.")
+    return text if text.endswith(".") else text + "."
+
+
+def fitted(height: int, width: int, resolution: Resolution) -> tuple[int, int]:
+    """The size of a frame once its short side has the wanted length, or its long side the longest allowed."""
+    short, long = min(height, width), max(height, width)
+    target = resolution.short
+    if long / short * target > resolution.long:
+        target = round(resolution.long * short / long)
+    if height < width:
+        return target, int(target * width / height)
+    return int(target * height / width), target
+
+
+def _detections(
+    scores: Tensor, boxes: Tensor, label: str, threshold: float, size: tuple[int, ...]
+) -> list[Detection]:
+    """The queries above the threshold, their boxes in pixels of the frame."""
+    height, width = size
+    kept = scores > threshold
+    scale = boxes.new_tensor([width, height, width, height])
+    centre, extent = (boxes[kept] * scale).chunk(2, dim=-1)
+    corners = torch.cat([centre - extent / 2, centre + extent / 2], -1)
+    return [
+        Detection((x1, y1, x2, y2), score, label)
+        for (x1, y1, x2, y2), score in zip(corners.tolist(), scores[kept].tolist(), strict=True)
+    ]
