@@ -11,6 +11,7 @@ from bisect import bisect_right, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from heapq import heappop, heappush
 from itertools import groupby, islice
 from typing import TypeAlias
 
@@ -18,6 +19,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -30,6 +32,7 @@ BACK_OFF = (0.0, 1.0, 4.0, 16.0, 64.0)  # seconds before a frame at which its ke
 LATE = 4  # frames later than the one waited for, after which that one is taken for lost
 REORDER = 32  # packets: no codec here shows a frame later than this many packets after those that follow it
 ROUNDING = 0.0006  # seconds: Matroska rounds to whole milliseconds
+REORDERING = {"h264", "hevc"}  # decoders that heed `skip_frame` packet by packet
 USUAL_RATE = 25.0  # frames a second, where a file with one frame or none gives no rate
 ENDED = 1.0  # seconds by which a header may promise more picture than there is
 
@@ -56,6 +59,9 @@ class Pictures:
         self.time_base: Fraction = stream.time_base
         self.start = stream.start_time or 0
         self.origin = self.start * self.time_base  # seconds on the container's clock
+        # AVI numbers its packets and has no time of showing: the first frame out has the first number. Of older
+        # codecs with B-frames libav finds the times.
+        self.in_order = container.format.name == "avi" and stream.codec_context.name in REORDERING
         # One thread: windows are what runs in parallel, and frame threads cost memory and latency.
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
@@ -136,13 +142,17 @@ class Pictures:
         """Frames as the decoder puts them out for a number of packets from the key frame on."""
         decoder = self.stream.codec_context
         decoder.flush_buffers()
+        times: list[int] = []
         for packet in islice(self.after_key_frame(key), packets):
-            # What nobody asked for and no other frame refers to need not be decoded.
-            decoder.skip_frame = "DEFAULT" if packet.pts in wanted or not packet.size else "NONREF"
-            try:
-                yield from decoder.decode(packet)
-            except av.error.FFmpegError:
-                continue  # damaged: the frame before it stays on the screen
+            if packet.size:
+                heappush(times, time_of(packet))
+            if decoder.name in REORDERING and not self.in_order:
+                # What nobody asked for and no other frame refers to need not be decoded.
+                decoder.skip_frame = "DEFAULT" if packet.pts in wanted or not packet.size else "NONREF"
+            for frame in decoded(decoder, packet):
+                if self.in_order and times:
+                    frame.pts = heappop(times)
+                yield frame
 
     def after_key_frame(self, key: int) -> Packets:
         """Packets from the key frame at `key` on; without it, from the first at or before it."""
@@ -230,6 +240,14 @@ def joined(first: Packet[VideoStream], rest: Packets) -> Packets:
     """One packet that was read ahead, then the others."""
     yield first
     yield from rest
+
+
+def decoded(decoder: VideoCodecContext, packet: Packet[VideoStream]) -> list[VideoFrame]:
+    """The frames that a packet completes; none of a damaged one, so that the frame before it stays."""
+    try:
+        return decoder.decode(packet)
+    except av.error.FFmpegError:
+        return []
 
 
 def upright(frame: VideoFrame, size: tuple[int, int], rotation: int) -> NDArray[np.uint8]:
