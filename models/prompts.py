@@ -34,7 +34,7 @@ class Points(NamedTuple):
 
 
 def extremes(heat: Heat, _threshold: float) -> Points:
-    """The brightest and the darkest pixel, the first of equals, in both behaviours; no threshold plays a part."""
+    """The brightest and the darkest pixel, the first of equals, in both behaviours and at any threshold."""
     return _points([_centre(heat, int(heat.argmax()))], [_centre(heat, int(heat.argmin()))])
 
 
@@ -127,8 +127,8 @@ def _sample(heat: Heat, rows: NDArray[np.float64], columns: NDArray[np.float64])
     top, below, lean = _between(rows, heat.shape[0])
     left, right, tilt = _between(columns, heat.shape[1])
     rows_ = heat[top] * (1 - lean)[:, None] + heat[below] * lean[:, None]
-    sampled: Heat = rows_[:, left] * (1 - tilt) + rows_[:, right] * tilt
-    return sampled
+    sampled = rows_[:, left] * (1 - tilt) + rows_[:, right] * tilt
+    return sampled.astype(np.float32)
 
 
 def _between(places: NDArray[np.float64], side: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Heat]:

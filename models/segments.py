@@ -1,12 +1,48 @@
-"""Sound cut as AVSBench's loaders cut it: five whole seconds, whatever the length of the file."""
+"""Sound cut as the loaders of AVSBench cut it: five whole seconds, whatever the length. Imports no torch."""
 
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
+SECONDS = 5  # of a clip in AVSBench
+AUDIOCLIP_RATE = 44_100  # Hz
+CLAP_RATE = 48_000  # Hz
+FULL_SCALE = 32_767  # of int16
 
-def whole_seconds(wave: NDArray[np.float32], rate: int, seconds: int = 5) -> NDArray[np.float32]:
+Wave = NDArray[np.float32]
+
+
+def segments_44k(wave: Wave, rate: int) -> Wave:
+    """What AC-FPN and the heat maps hear: [samples] or [samples, channels] -> [5, 1, 220500].
+
+    Each second is repeated five times, because AudioCLIP was trained on five seconds.
+    """
+    seconds = whole_seconds(resampled(wave, rate, AUDIOCLIP_RATE), AUDIOCLIP_RATE)
+    return np.tile(seconds, (1, SECONDS))[:, None]
+
+
+def segments_48k(wave: Wave, rate: int) -> Wave:
+    """What No-Prompt and Box-Prompt hear, as int16: [samples] or [samples, channels] -> [5, 1, 48000]."""
+    seconds = whole_seconds(resampled(wave, rate, CLAP_RATE), CLAP_RATE)
+    rounded = (np.clip(seconds, -1, 1) * FULL_SCALE).astype(np.int16).astype(np.float32) / FULL_SCALE
+    return rounded[:, None].astype(np.float32)
+
+
+def resampled(wave: Wave, rate: int, target: int) -> Wave:
+    """The mean of the channels at `target` Hz, as long as `librosa.load` makes it."""
+    mono = wave if wave.ndim == 1 else wave.mean(axis=1)
+    if rate == target or not len(mono):
+        return mono
+    length = ceil(len(mono) * target / rate)  # soxr rounds to the nearest; librosa cuts or adds a zero
+    sound = soxr.resample(mono, rate, target, quality="HQ")[:length]
+    return np.pad(sound, (0, length - len(sound)))
+
+
+def whole_seconds(wave: Wave, rate: int, seconds: int = SECONDS) -> Wave:
     """[samples] -> [seconds, rate]. Too long is cut off; of a short one the last second fills the rest.
 
     The last second is the last `rate` samples, so it may overlap the second before. Sound shorter than a

@@ -170,7 +170,7 @@ class Semantic:
 @dataclass
 class FrameIoU:
     """Mean IoU over the frames that have a truth. With the true sound it is mIoU+; with a negative one
-    (silence, noise, something off-screen), against the truth of the true sound, mIoU-, which should be low."""
+    (silence, noise, something off-screen) and the truth of the true sound, mIoU-, which should be low."""
 
     protocol: str = "per-image, frames with truth"
     total: float = 0.0
