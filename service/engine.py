@@ -144,6 +144,7 @@ class Slots:
         """Take no more messages."""
         with self._lock:
             self._closed = True
+        self.ring_all()
 
 
 class SlottedBroker(RedisBroker):

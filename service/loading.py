@@ -1,0 +1,124 @@
+"""What a worker loads once: its strategies, each ready or with the reason why not, and their networks."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import structlog
+
+from models.errors import EarshotError
+from models.media import Window
+from models.strategies import Segmenter, Strategy
+from models.weights import Weights
+from service.settings import Settings
+
+WARM_PIXELS = 64  # a side of the black frame that warms a strategy
+UNUSABLE = (
+    EarshotError,
+    ImportError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)  # each names its cause
+LOG = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A strategy that can run: its entry in the table, its code, and the weights that answer."""
+
+    strategy: Strategy
+    segmenter: Segmenter
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class Loaded:
+    """Strategies by name, and for the others a sentence. `networks` is None until a strategy needs one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.weights = Weights(settings.weights_dir)
+        self.table: Mapping[str, Strategy] = importlib.import_module(settings.registry).STRATEGIES
+        self.device = "cpu"
+        self.networks: Any = None
+        self.ready: dict[str, Ready] = {}
+        self.reasons: dict[str, str] = {}
+        self.models: dict[str, dict[str, Any]] = {}
+
+    def load(self) -> None:
+        """Load and warm what the settings name."""
+        names = self.table if "all" in self.settings.strategies else self.settings.strategies
+        for name in names:
+            began = time.monotonic()
+            try:
+                self.ready[name] = self._strategy(name)
+            except UNUSABLE as error:
+                self.reasons[name] = str(error)
+                LOG.warning("strategy not ready", strategy=name, reason=str(error))
+            else:
+                LOG.info("strategy ready", strategy=name, seconds=round(time.monotonic() - began, 3))
+
+    def statement(self) -> dict[str, Any]:
+        """What /v1/strategies and /v1/models say of this worker."""
+        ready = {name: {"ready": True, "reason": None} for name in self.ready}
+        reasons = {name: {"ready": False, "reason": reason} for name, reason in self.reasons.items()}
+        return {"device": self.device, "strategies": ready | reasons, "models": dict(self.models)}
+
+    def _strategy(self, name: str) -> Ready:
+        if name not in self.table:
+            known = ", ".join(self.table)
+            raise ValueError(f"There is no strategy {name}; the setting `strategies` may name {known}.")
+        strategy = self.table[name]
+        for network in strategy.networks:
+            self._network(network)
+        segmenter: Segmenter = importlib.import_module(strategy.module).build(self.networks)
+        if strategy.networks:
+            warm(strategy, segmenter)
+        return Ready(strategy, segmenter, {network: self._identity(network) for network in strategy.networks})
+
+    def _network(self, name: str) -> None:
+        self.weights.resolve(name)  # says which command fetches them, before torch is imported for nothing
+        if self.networks is None:
+            self.networks = self._build_networks()
+        if name in self.models:
+            return
+        began = time.monotonic()
+        network = self.networks[name]
+        self.models[name] = {
+            **self._identity(name),
+            "device": self.device,
+            "dtype": str(getattr(network, "dtype", "float32")).removeprefix("torch."),
+            "load_seconds": round(time.monotonic() - began, 3),
+        }
+
+    def _build_networks(self) -> Any:  # noqa: ANN401 (models.networks imports torch, so this module must not)
+        torch = importlib.import_module("torch")
+        if self.settings.torch_threads:
+            torch.set_num_threads(self.settings.torch_threads)
+        automatic = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = automatic if self.settings.device == "auto" else self.settings.device
+        return importlib.import_module("models.networks").Networks(self.device, self.weights)
+
+    def _identity(self, network: str) -> dict[str, Any]:
+        return asdict(self.weights.identity(network))
+
+
+def warm(strategy: Strategy, segmenter: Segmenter) -> None:
+    """Run once on a black frame and silence, so that the first clip does not pay for kernels and caches."""
+    window = Window(
+        index=0,
+        size=(WARM_PIXELS, WARM_PIXELS),
+        timestamps=(0.0,),
+        indices=(0,),
+        audio_windows=((0.0, 1.0),),
+        frames=np.zeros((1, WARM_PIXELS, WARM_PIXELS, 3), np.uint8) if strategy.needs_pixels else None,
+        audio={rate: np.zeros((1, rate), np.float32) for rate in strategy.audio_rates},
+        has_audio=True,
+    )
+    for _ in segmenter(window, strategy.presets["best"]):
+        pass
