@@ -9,12 +9,16 @@ from pathlib import Path
 
 import torch
 
-from tests.parity import visual
+from tests.parity import acfpn, audioclip_audio, audioclip_forward, train_step, visual
 from tests.parity.golden import DEFAULT, FolderInvalid, Golden
 from tests.parity.row import Row
 
 GROUPS: Mapping[str, Callable[[Golden], Iterator[Row]]] = {
+    "audioclip_audio": audioclip_audio.rows,
+    "audioclip_forward": audioclip_forward.rows,
     "visual": visual.rows,
+    "acfpn": acfpn.rows,
+    "train_step": train_step.rows,
 }
 THREADS = 2  # the golden values were made with two; more only changes the order of sums
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +23,20 @@ ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = ROOT / "tests/data/golden"
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 
-Arrays = Mapping[str, NDArray[np.generic]]
-
 
 class FolderInvalid(Exception):
     """The folder is not one of golden files; the message says why."""
+
+
+class Arrays(dict[str, NDArray[Any]]):
+    """The arrays of one file. Asking for one that it lacks is the folder's fault, and the message says so."""
+
+    def __init__(self, path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+        super().__init__(arrays)
+        self.path = path
+
+    def __missing__(self, name: str) -> NDArray[Any]:
+        raise FolderInvalid(f"{self.path} lacks the array {name}.")
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class Golden:
             raise FolderInvalid(f"{self.folder} holds no {path.name}, so it is no folder of golden files.")
         try:
             with np.load(path) as arrays:
-                return dict(arrays)
+                return Arrays(path, arrays)
         except (OSError, ValueError, zipfile.BadZipFile) as broken:
             raise FolderInvalid(f"{path} cannot be read as an .npz file: {broken}.") from broken
 
@@ -58,16 +68,16 @@ class Golden:
         spec.loader.exec_module(module)
         return module
 
-    def fill(self, network: nn.Module) -> nn.Module:
+    def fill(self, network: nn.Module, prefix: str = "") -> None:
         """Give every tensor of `network` the value that `det` makes from its name, and set it to eval mode.
 
-        `audio.window` stays as we build it: it is a result that the golden files check.
+        `prefix` comes before its names. `audio.window` stays as we build it: the golden files check it.
         """
         with torch.no_grad():
             for key, tensor in network.state_dict().items():
                 if not key.endswith("audio.window"):
-                    tensor.copy_(torch.from_numpy(self.det.det(key, tuple(tensor.shape))))
-        return network.eval()
+                    tensor.copy_(torch.from_numpy(self.det.det(prefix + key, tuple(tensor.shape))))
+        network.eval()
 
     @cached_property
     def audioclip(self) -> AudioCLIP:
