@@ -25,7 +25,7 @@ from models.audioclip.image import STRIDE
 from models.checkpoints import load_into, read_checkpoint
 from models.errors import WeightsInvalid
 from models.key_rules import AC_FPN
-from models.weights import metadata
+from models.weights import Weights, metadata
 
 STEM_STRIDE = 4  # of the first map, and of the head's sum
 
@@ -217,3 +217,10 @@ def guessed(state: Mapping[str, Tensor], config: AcFpnConfig, path: Path) -> Fus
         if entry.channels(top, embed) == lateral.shape[1]:
             return name
     raise WeightsInvalid(f"{path.name} fits no fusion: its pyramid's top has {lateral.shape[1]} channels.")
+
+
+def load(weights: Weights, device: torch.device | str = "cpu") -> ACFPN:
+    """The installed AC-FPN, checked, on the device, for inference only."""
+    tiny = weights.identity("ac-fpn").family == "tiny"
+    network = load_acfpn(weights.path("ac-fpn"), AcFpnConfig.tiny() if tiny else None)
+    return network.to(device).requires_grad_(False)

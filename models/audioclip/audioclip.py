@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,8 @@ from models.audioclip.audio import AudioConfig, AudioScale, AudioTower
 from models.audioclip.fbsp import tightness
 from models.audioclip.image import ImageConfig, ImageTower
 from models.audioclip.text import TextConfig, Transformer
+from models.checkpoints import load_into, read_checkpoint
+from models.weights import Weights
 
 LARGEST_SCALE = 100.0
 BYTE_VOCABULARY = 514  # 256 bytes, the same at a word's end, and the two marks: a tokenizer without merges
@@ -136,3 +139,18 @@ def contrast(pairs: list[Tensor]) -> Tensor | None:
     own = torch.arange(len(pairs[0]), device=pairs[0].device)
     terms = [F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own) for logits in pairs]
     return torch.stack(terms).sum() / math.factorial(len(pairs))
+
+
+def load_audioclip(path: Path, config: AudioCLIPConfig | None = None) -> AudioCLIP:
+    """A network in evaluation mode from our file or `AudioCLIP-Full-Training.pt`; every key must fit."""
+    with torch.device("meta"):
+        network = AudioCLIP(config)
+    load_into(network, read_checkpoint(path), path.name)
+    return network.eval()
+
+
+def load(weights: Weights, device: torch.device | str = "cpu") -> AudioCLIP:
+    """The installed AudioCLIP, checked, on the device, for inference only."""
+    tiny = weights.identity("audioclip").family == "tiny"
+    network = load_audioclip(weights.path("audioclip"), AudioCLIPConfig.tiny() if tiny else None)
+    return network.to(device).requires_grad_(False)

@@ -1,33 +1,59 @@
-"""Frames as AudioCLIP's image tower wants them: the short side to its resolution, the middle, normalised."""
+"""RGB frames as AudioCLIP's image tower wants them: 224 pixels a side, CLIP's mean and deviation."""
 
 from __future__ import annotations
 
+from typing import Literal
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, RGB of range [0, 1]
-DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # RGB, of 0..1
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+Fit = Literal["crop", "squash"]
 
 
-def preprocess(frames: Tensor, side: int = 224, *, antialias: bool = False) -> Tensor:
-    """RGB uint8 [n, H, W, 3] -> float [n, 3, side, side]. Frames of that size are only normalised.
+def image_input(
+    frames: NDArray[np.uint8],
+    size: int = 224,
+    *,
+    fit: Fit = "crop",
+    antialias: bool = False,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """RGB uint8 [n, H, W, 3] -> float [n, 3, size, size], normalised, on the device.
 
-    The paper's environment did not smooth before it scaled down; newer ones do (`antialias`).
+    `crop` brings the short side to `size` and cuts the middle out, as AudioCLIP does; `squash` changes the
+    aspect, as the frames of AVSBench were made. The reference resizes without `antialias`, which on a large
+    frame picks single pixels.
     """
-    images = frames.movedim(-1, 1).float() / 255
-    height, width = images.shape[-2:]
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (MEAN, STD))
+    # One by one: a large frame is 12 times larger in float than what remains of it.
+    fitted = [fit_one(pixels(frame, device), size, fit, antialias) for frame in frames]
+    return (torch.cat(fitted) - mean) / std
+
+
+def pixels(frame: NDArray[np.uint8], device: torch.device | str) -> Tensor:
+    """RGB uint8 [H, W, 3] -> float [1, 3, H, W] in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(frame)).to(device).permute(2, 0, 1)[None].float() / 255
+
+
+def fit_one(image: Tensor, size: int, fit: Fit, antialias: bool) -> Tensor:
+    """[1, 3, H, W] -> [1, 3, size, size]; what has the size already stays as it is."""
+    if fit == "squash":
+        return resized(image, size, size, antialias)
+    height, width = image.shape[-2:]
     short = min(height, width)
-    if short != side:
-        size = (side * height // short, side * width // short)
-        images = F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=antialias)
-    top, left = (round((length - side) / 2) for length in images.shape[-2:])
-    return normalise(images[..., top : top + side, left : left + side])
+    height, width = size * height // short, size * width // short
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return resized(image, height, width, antialias)[..., top : top + size, left : left + size]
 
 
-def normalise(images: Tensor) -> Tensor:
-    """RGB [n, 3, H, W] in [0, 1] -> by CLIP's mean and deviation."""
-    mean, deviation = (
-        torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, DEVIATION)
-    )
-    return (images - mean) / deviation
+def resized(image: Tensor, height: int, width: int, antialias: bool) -> Tensor:
+    """Bicubic, not clipped to [0, 1]."""
+    if image.shape[-2:] == (height, width):
+        return image
+    return F.interpolate(image, (height, width), mode="bicubic", align_corners=False, antialias=antialias)

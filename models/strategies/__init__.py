@@ -67,7 +67,10 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
         "ac-fpn": Strategy(
             summary="AC-FPN, the supervised network: sound fused into the top of a feature pyramid.",
             module="models.strategies.ac_fpn",
-            presets={"best": AcFpnOptions(), "paper": AcFpnOptions(audio_scale="paper", resolution="paper")},
+            presets={
+                "best": AcFpnOptions(),
+                "paper": AcFpnOptions(audio_scale="paper", resolution="paper", silent_is_empty=False),
+            },
             networks=("ac-fpn",),
             audio_rates=(44_100,),
         ),

@@ -28,6 +28,8 @@ class AcFpnOptions:
     """`int16` feeds sound as AudioCLIP was trained (x 32768); `paper` as the published code does (+-1)."""
     resolution: Literal["source", "paper"] = "source"
     """`source` brings the logits to the size of the frame; `paper` thresholds at 224 first."""
+    silent_is_empty: bool = True
+    """A second without any sound gives an empty mask; the published code segments it like any other."""
 
 
 @dataclass(frozen=True, config=CONFIG)
