@@ -17,10 +17,8 @@ FADE = 0.01  # seconds in which a source comes and goes, inside its own seconds
 def mix(scene: Scene, track: Track, config: SynthConfig) -> Sound:
     """Float32 [seconds * rate] in [-1, 1) on the grid of 16 bits: a wav file keeps it unchanged."""
     sound = np.zeros(config.seconds * config.rate, np.float32)
-    sources = [(thing.voice, on) for thing, on in zip(scene.things, track.on, strict=True)]
-    if track.offscreen is not None:
-        sources.append((track.offscreen, track.offscreen_on))
-    for voice, on in sources:
+    voices = [*(thing.voice for thing in scene.things), track.offscreen]
+    for voice, on in zip(voices, [*track.on, track.offscreen_on], strict=True):
         for first, end in runs(on):
             start, stop = first * config.rate, end * config.rate
             sound[start:stop] += fade(play(voice, config.rate, start, stop - start), config.rate)

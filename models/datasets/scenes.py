@@ -122,8 +122,8 @@ class Track:
     """One sound for a scene: `on` is bool [things, seconds]; `snr` None means no noise at all."""
 
     on: On
-    offscreen: Voice | None
-    offscreen_on: On  # [seconds]
+    offscreen: Voice  # of a class that is not in view
+    offscreen_on: On  # [seconds]; never true in most tracks
     snr: float | None
     noise: int  # the colour of the noise: 0 white, 1 pink, 2 brown
     noise_phase: int
@@ -270,7 +270,7 @@ def _track(config: SynthConfig, rng: RandomState, on: On, unseen: Sequence[int])
     snr = config.snr[0] + level * (config.snr[1] - config.snr[0])
     heard = chance < config.offscreen
     phase = int(rng.randint(0, TURN, dtype=np.int64))
-    return Track(on, voice if heard else None, seconds & heard, float(snr), int(rng.randint(3)), phase)
+    return Track(on, voice, seconds & heard, float(snr), int(rng.randint(3)), phase)
 
 
 def _colours(rng: RandomState) -> tuple[Colour, Colour]:

@@ -108,20 +108,19 @@ HELD_OUT_TEXTURES = ("netted", "bricked")
 @cache
 def distance(shape: str) -> Table:
     """Signed distance to the outline, in radii, negative inside: float32 [SIDE * SIDE], row by row."""
-    zoom = 2
-    picture = Image.new("1", (SIDE * zoom, SIDE * zoom))
+    picture = Image.new("1", (SIDE, SIDE))
     draw = ImageDraw.Draw(picture)
     for outline, ink in ((OUTLINES[shape], 1), (HOLES.get(shape), 0)):
         if outline:
-            draw.polygon([_texel(x, zoom) + _texel(y, zoom) for x, y in outline], fill=ink)
+            draw.polygon([(_texel(x), _texel(y)) for x, y in outline], fill=ink)
     inside = np.asarray(picture)
-    signed = distance_transform_edt(~inside) - distance_transform_edt(inside)
-    radii = signed[zoom // 2 :: zoom, zoom // 2 :: zoom] * (2 * REACH / (SIDE * zoom))
-    return np.asarray(radii, np.float32).ravel()
+    # The outline runs halfway between the last texel inside and the first one outside.
+    texels = distance_transform_edt(~inside) - distance_transform_edt(inside) + np.where(inside, 0.5, -0.5)
+    return np.asarray(texels * (2 * REACH / SIDE), np.float32).ravel()
 
 
-def _texel(value: float, zoom: int) -> tuple[float]:
-    return ((value / REACH + 1) / 2 * SIDE * zoom,)
+def _texel(value: float) -> float:
+    return (value / REACH + 1) / 2 * SIDE - 0.5
 
 
 @cache

@@ -133,8 +133,9 @@ class SynthAVS:
     def categories(self, index: int) -> frozenset[str]:
         """Names of the classes in view or heard in a clip, without drawing it."""
         scene, track = self.scene(index), self.track(index)
-        heard = {track.offscreen.timbre} if track.offscreen is not None else set()
-        kinds = {thing.kind for thing in scene.things} | {CLASS_OF_VOICE[voice] for voice in heard}
+        kinds = {thing.kind for thing in scene.things}
+        if track.offscreen_on.any():
+            kinds.add(CLASS_OF_VOICE[track.offscreen.timbre])
         return frozenset(KINDS[kind].name for kind in kinds)
 
     def family(self, number: int) -> tuple[Pixels, Mask]:
@@ -169,9 +170,9 @@ def _altered(track: Track, probe: str | None) -> Track:
     """The track that a probe plays in place of a clip's own."""
     nothing, never = np.zeros_like(track.on), np.zeros_like(track.offscreen_on)
     if probe == "silence":
-        return replace(track, on=nothing, offscreen=None, offscreen_on=never, snr=None)
+        return replace(track, on=nothing, offscreen_on=never, snr=None)
     if probe == "noise":
-        return replace(track, on=nothing, offscreen=None, offscreen_on=never)
+        return replace(track, on=nothing, offscreen_on=never)
     if probe == "offscreen":
         return replace(track, on=nothing, offscreen_on=~never)
     if probe == "time-shift":

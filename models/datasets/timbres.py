@@ -23,7 +23,7 @@ LOOP = 1 << LOOP_BITS  # samples of a noise loop
 LOOP_RATE = 48_000  # Hz at which strokes and loops were made
 TURN = 1 << 32  # one whole period in phase units
 BAND_LIMIT = 7_200.0  # Hz: below half of 16 kHz, with room for vibrato
-CREST = 5.0  # peaks above this many times the RMS are turned down, or a click would clip the mix
+CREST = 7.0  # peaks above this many times the RMS are turned down, or a click would clip the mix
 
 
 Phases = NDArray[np.uint32]
@@ -89,9 +89,9 @@ TONE = (200.0, 800.0)  # Hz: two octaves, shared by all melodic timbres, so that
 HARMONIC = tuple(float(k) for k in range(1, 9))
 TIMBRES: dict[str, Recipe] = {
     "bell": Struck(
-        ratios=(1.0, 2.0, 2.4, 3.01, 4.47, 5.4, 6.7),
-        levels=(1.0, 0.7, 0.6, 0.5, 0.4, 0.35, 0.25),
-        decays=(3.0, 3.5, 4.0, 5.0, 7.0, 8.0, 9.0),
+        ratios=(1.0, 2.76, 5.4, 8.93),  # of a free bar: no two of them in harmony
+        levels=(1.0, 0.9, 0.7, 0.4),
+        decays=(1.5, 2.0, 3.0, 4.5),
         hertz=TONE,
         beat=(1.5, 2.5),
     ),
@@ -106,7 +106,7 @@ TIMBRES: dict[str, Recipe] = {
     "clock": Struck(
         ratios=(1.0, 1.37, 1.83),
         levels=(1.0, 0.8, 0.6),
-        decays=(220.0, 260.0, 320.0),
+        decays=(55.0, 70.0, 90.0),
         hertz=(1_800.0, 3_600.0),
         beat=(5.0, 9.0),
         attack=0.0005,
