@@ -283,7 +283,7 @@ def sigterm(scale: Scale) -> Measured:
     )
     text = (
         f"worker: exit {code} in {seconds:.1f} s (0, <= 30), {again} windows again (0); API: "
-        f"not ready in {unready or 99:.2f} s, exit {api_code} in {api_seconds:.1f} s, its call got {frames} frames (40)"
+        f"unready in {unready or 99:.2f} s, exit {api_code} in {api_seconds:.1f} s, got {frames} frames (40)"
     )
     return Measured(ok and frames == 40, text)
 
