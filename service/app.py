@@ -140,8 +140,12 @@ def drain(desk: Desk) -> None:
 class Server(uvicorn.Server):
     """uvicorn, which drains on the first signal: calls that wait are answered at once, so that it can end."""
 
+    def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.app = app
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        desk = getattr(self.config.loaded_app.state, "desk", None)
+        desk = getattr(self.app.state, "desk", None)
         if desk is not None:
             drain(desk)
         super().handle_exit(sig, frame)
@@ -150,16 +154,16 @@ class Server(uvicorn.Server):
 def serve_http(settings: Settings) -> int:
     """Serve until a signal; 0 after an orderly end."""
     configure_logging(settings.log_level)
-    server = Server(
-        uvicorn.Config(
-            create_app(settings),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,  # ours: JSON, with the request's id
-            access_log=False,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            server_header=False,
-        )
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,  # ours: JSON, with the request's id
+        access_log=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        server_header=False,
     )
+    server = Server(app, config)
     server.run()
     return 0 if server.started else 1
