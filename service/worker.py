@@ -1,8 +1,8 @@
 """The worker process: loads the strategies once, then runs windows until it is told to stop.
 
 Its threads: Dramatiq's (one for each window in work, one for each queue), a heartbeat, a listener for the
-bell and for jobs that were stopped, the reconciler and the sweeper. SIGTERM stops them in order: no message is
-taken any more, windows in work are finished, and those that take too long are handed back.
+bell and for jobs that were stopped, the reconciler and the sweeper. SIGTERM stops them in order: no message
+is taken any more, windows in work are finished, and those that take too long are handed back.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A table of strategies for tests: the real ones, and some that misbehave. The setting `registry` names it."""
+"""A table of strategies for tests: the real ones, and some that misbehave. The setting is `registry`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,252 @@
+"""Real workers on a real Redis: killed, stopped, poisoned, drained; the record and the result stay right."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from service.clips import ClipStore
+from service.reconciler import Sweeper
+from service.records import JobStatus
+from service.window_runner import PATIENCE_SECONDS
+from tests.workers import HASTY, Workers, until
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    """Two workers that stay alive, for everything that kills none."""
+    with Workers(2, worker_threads=2, **HASTY) as workers:
+        yield workers
+
+
+def test_a_short_and_a_long_job_end_with_every_frame_in_order(workers: Workers) -> None:
+    short, long = workers.submit("full-mask", 5, interactive=True), workers.submit("full-mask", 100)
+    for job, frames in ((short, 5), (long, 100)):
+        [record] = workers.wait(job)
+        assert (record.status, record.progress.frames_done) == ("succeeded", frames)
+        lines = [json.loads(line) for line in workers.result(job).splitlines()]
+        assert len(lines) == frames
+        assert [line["timestamp"] for line in lines] == sorted(line["timestamp"] for line in lines)
+        assert {"queue_ms", "decode_ms", "segment_ms", "serialize_ms"} <= record.timing.keys()
+
+
+def test_the_same_job_twice_gives_the_same_bytes(workers: Workers) -> None:
+    jobs = [workers.submit("full-mask", 40) for _ in range(2)]
+    workers.wait(*jobs)
+    first, second = (workers.result(job) for job in jobs)
+    assert first == second
+
+
+def test_workers_say_what_they_hold(workers: Workers) -> None:
+    statements = workers.fleet.workers()
+    assert len(statements) == 2
+    for statement in statements:
+        assert (statement["state"], statement["threads"], statement["device"]) == ("ready", 2, "cpu")
+        assert statement["strategies"]["sleep"] == {"ready": True, "reason": None}
+
+
+def test_a_bug_in_a_strategy_fails_its_job_and_tells_nothing(workers: Workers) -> None:
+    bad, good = workers.submit("crash"), workers.submit("full-mask")
+    failed, done = workers.wait(bad, good)
+    assert (failed.status, done.status) == ("failed", "succeeded")
+    assert failed.error is not None
+    assert failed.error["code"] == "strategy_failed"
+    assert "secret" not in json.dumps(failed.error)
+    assert failed.attempt == 1
+
+
+def test_a_device_out_of_memory_is_retried_in_halves_then_refused(workers: Workers) -> None:
+    fits, too_large = workers.submit("oom", 8), workers.submit("oom", 16)
+    done, failed = workers.wait(fits, too_large)
+    assert done.status == "succeeded"
+    assert failed.error is not None
+    assert (failed.error["code"], failed.error["status"]) == ("out_of_device_memory", 507)
+    assert workers.wait(workers.submit("full-mask"))[0].status == "succeeded"
+
+
+def test_a_clip_that_cannot_be_decoded_fails_clearly(workers: Workers) -> None:
+    job = workers.submit("sleep", 160)
+    key = workers.record(job).job.clip.video
+    assert key is not None
+    with workers.storage.open_write(key) as file:
+        file.write(b"\x00" * 1000)
+    [record] = workers.wait(job)
+    assert record.error is not None
+    assert record.error["status"] in {415, 422}
+
+
+def test_cancel_stops_a_running_job_within_two_seconds(workers: Workers) -> None:
+    job = workers.submit("slow", 320)
+    assert until(lambda: workers.record(job).status == "running", 10)
+    began = time.monotonic()
+    workers.jobs.cancel(job)
+    assert workers.record(job).status == "canceled"
+    assert time.monotonic() - began < 0.1
+    # The threads are free again: a window of `slow` takes 8 s, this job a moment.
+    workers.wait(workers.submit("full-mask"), seconds=2)
+    assert workers.jobs.blobs(job) == []
+    assert until(lambda: not any(job in str(path) for path in workers.files()), 2)
+
+
+def test_short_work_overtakes_long_work(workers: Workers) -> None:
+    long = workers.submit("sleep", 320)
+    assert until(lambda: workers.record(long).status == "running", 10)
+    began = time.monotonic()
+    workers.wait(workers.submit("full-mask", 1, interactive=True))
+    assert time.monotonic() - began < 2.0, "one window of the long job takes 0.8 s"
+    assert not workers.record(long).status.final
+    workers.jobs.cancel(long)
+
+
+def test_deletion_and_expiry_leave_no_file_and_no_key(workers: Workers) -> None:
+    jobs = [workers.submit("full-mask", 20) for _ in range(10)]
+    workers.wait(*jobs)
+    clips = [workers.record(job).job.clip.id for job in jobs]
+    for job, clip in zip(jobs, clips, strict=True):
+        workers.jobs.delete(job)
+        assert workers.clips.drop(clip)
+    sweeper = Sweeper(workers.jobs, ClipStore(workers.client), workers.storage)
+    sweeper()
+    assert [path for path in workers.files() if any(job in str(path) for job in jobs)] == []
+    assert [key for key in workers.client.keys("avs:*") if any(one in key for one in [*jobs, *clips])] == []
+
+
+# Deaths. Times are shortened tenfold or so; the slow tests below use those we ship.
+
+
+def test_kill_9_loses_only_what_was_in_work() -> None:
+    with Workers(2, worker_threads=1, **HASTY) as workers:
+        job = workers.submit("sleep", 96)
+        assert until(lambda: workers.record(job).progress.windows_done >= 1, 20)
+        committed = {blob.window: blob.key for blob in workers.jobs.blobs(job)}
+        workers.processes[0].kill()
+        [record] = workers.wait(job, seconds=30)
+        assert record.status == "succeeded"
+        assert record.attempt == 2
+        after = {blob.window: blob.key for blob in workers.jobs.blobs(job)}
+        assert committed.items() <= after.items(), "what was committed is not run again"
+        unbroken = workers.submit("full-mask", 96)  # the same masks, at no cost
+        workers.wait(unbroken)
+        assert workers.result(job) == workers.result(unbroken)
+
+
+def test_a_poison_clip_fails_after_three_workers_and_its_neighbours_live() -> None:
+    with Workers(1, **HASTY) as workers:
+        workers.revive()
+        neighbours = [workers.submit("sleep", 16) for _ in range(3)]
+        poison = workers.submit("poison", 4)
+        failed, *others = workers.wait(poison, *neighbours, seconds=90)
+        assert failed.status == "failed"
+        assert failed.attempt == 3
+        assert failed.error is not None
+        assert failed.error["code"] == "worker_lost"
+        assert [record.status for record in others] == ["succeeded"] * 3
+
+
+def test_sigterm_finishes_what_is_in_work_and_hands_back_the_rest() -> None:
+    with Workers(1, worker_threads=1, **HASTY) as workers:
+        job = workers.submit("sleep", 64)
+        assert until(lambda: workers.record(job).status == "running", 20)
+        began = time.monotonic()
+        workers.processes[0].send_signal(signal.SIGTERM)
+        assert until(lambda: all(one["state"] != "ready" for one in workers.fleet.workers()), 0.5)
+        assert workers.processes[0].wait(30) == 0
+        assert time.monotonic() - began < 5
+        assert workers.record(job).progress.windows_done >= 1
+        assert workers.fleet.workers() == []
+        workers.add()
+        [record] = workers.wait(job)
+        assert (record.status, record.attempt) == ("succeeded", 1), "an orderly stop is no loss"
+
+
+def test_sigterm_hands_back_a_window_that_takes_too_long() -> None:
+    with Workers(1, worker_threads=1, drain_seconds=3.5, **HASTY) as workers:
+        job = workers.submit("slow", 10)
+        assert until(lambda: workers.record(job).status == "running", 20)
+        began = time.monotonic()
+        workers.processes[0].send_signal(signal.SIGTERM)
+        assert workers.processes[0].wait(30) == 0
+        assert time.monotonic() - began < 5
+        workers.add()
+        [record] = workers.wait(job)
+        assert (record.status, record.attempt) == ("succeeded", 1)
+
+
+def test_a_worker_that_wakes_late_changes_nothing() -> None:
+    with Workers(1, worker_threads=1, **HASTY) as workers:
+        job = workers.submit("sleep", 32)
+        assert until(lambda: workers.record(job).status == "running", 20)
+        workers.processes[0].send_signal(signal.SIGSTOP)
+        workers.add()
+        [record] = workers.wait(job, seconds=30)
+        blobs, result = workers.jobs.blobs(job), workers.result(job)
+        workers.processes[0].send_signal(signal.SIGCONT)
+        time.sleep(2)
+        assert workers.jobs.blobs(job) == blobs
+        assert workers.result(job) == result
+        assert workers.record(job) == record
+        assert len(workers.files()) == len(blobs), "the loser removed its own"
+        # It goes on as a worker like any other.
+        workers.processes[1].kill()
+        workers.wait(workers.submit("full-mask"), seconds=10)
+
+
+def test_redis_restarts_under_running_jobs() -> None:
+    with Workers(2, worker_threads=2, **HASTY) as workers:
+        jobs = [workers.submit("sleep", 64) for _ in range(3)]
+        assert until(lambda: workers.record(jobs[0]).progress.windows_done >= 1, 20)
+        workers.server.stop()
+        time.sleep(1)
+        workers.server.start()
+        records = workers.wait(*jobs, seconds=PATIENCE_SECONDS + 30)
+        assert [record.status for record in records] == ["succeeded"] * 3
+        assert [record.progress.frames_done for record in records] == [64] * 3
+        assert len({workers.result(job) for job in jobs}) == 1
+
+
+@pytest.mark.slow
+def test_one_long_job_spreads_over_all_workers() -> None:
+    seconds, results = {}, set()
+    for count in (1, 2, 4):
+        with Workers(count, worker_threads=1) as workers:
+            job = workers.submit("sleep", 512)
+            [record] = workers.wait(job, seconds=120)
+            assert record.started_at is not None
+            assert record.finished_at is not None
+            seconds[count] = record.finished_at - record.started_at
+            results.add(workers.result(job))
+    print(f"512 frames of 50 ms on 1, 2, 4 workers: {seconds}")  # noqa: T201 (a measurement)
+    assert len(results) == 1
+    for count in (2, 4):
+        assert seconds[count] * count == pytest.approx(seconds[1], rel=0.1)
+
+
+@pytest.mark.slow
+def test_kill_9_with_the_times_we_ship() -> None:
+    with Workers(2, worker_threads=2) as workers:
+        job = workers.submit("sleep", 640)
+        assert until(lambda: workers.record(job).progress.windows_done >= 3, 20)
+        began = time.monotonic()
+        workers.processes[0].kill()
+        assert until(lambda: workers.record(job).attempt == 2, 45)
+        print(f"run again {time.monotonic() - began:.1f} s after kill -9")  # noqa: T201 (a measurement)
+        assert workers.wait(job)[0].status is JobStatus.SUCCEEDED
+
+
+@pytest.mark.slow
+def test_sigstop_for_a_minute() -> None:
+    with Workers(2, worker_threads=2) as workers:
+        job = workers.submit("sleep", 320)
+        assert until(lambda: workers.record(job).progress.windows_done >= 1, 20)
+        workers.processes[0].send_signal(signal.SIGSTOP)
+        time.sleep(60)
+        [record] = workers.wait(job)
+        blobs = workers.jobs.blobs(job)
+        workers.processes[0].send_signal(signal.SIGCONT)
+        time.sleep(5)
+        assert (workers.record(job), workers.jobs.blobs(job)) == (record, blobs)
+        assert len(workers.files()) == len(blobs)
