@@ -9,7 +9,19 @@ from pathlib import Path
 
 import torch
 
-from tests.parity import acfpn, audioclip_audio, audioclip_forward, train_step, visual
+from tests.parity import (
+    acfpn,
+    audioclip_audio,
+    audioclip_forward,
+    avss,
+    cavp,
+    data,
+    metrics,
+    points,
+    surgery,
+    train_step,
+    visual,
+)
 from tests.parity.golden import DEFAULT, FolderInvalid, Golden
 from tests.parity.row import Row
 
@@ -17,8 +29,14 @@ GROUPS: Mapping[str, Callable[[Golden], Iterator[Row]]] = {
     "audioclip_audio": audioclip_audio.rows,
     "audioclip_forward": audioclip_forward.rows,
     "visual": visual.rows,
+    "surgery": surgery.rows,
+    "points": points.rows,
     "acfpn": acfpn.rows,
     "train_step": train_step.rows,
+    "metrics": metrics.rows,
+    "data": data.rows,
+    "avss": avss.rows,
+    "cavp": cavp.rows,
 }
 THREADS = 2  # the golden values were made with two; more only changes the order of sums
 

@@ -1,0 +1,87 @@
+"""data.npz: sound in segments, images through AudioCLIP's transform, and what PIL's modes do to masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from models.audioclip.preprocess import image_input
+from models.datasets.labels import read_wav
+from models.segments import AUDIOCLIP_RATE, CLAP_RATE, Wave, segments_44k, segments_48k
+from tests.parity.golden import DEFAULT, Arrays, Golden
+from tests.parity.row import Row, absolute, exact, relative, statistics
+
+LOADERS: dict[str, tuple[Callable[[Wave, int], Wave], int]] = {
+    "44k": (segments_44k, AUDIOCLIP_RATE),
+    "48k": (segments_48k, CLAP_RATE),
+}
+LARGEST_MASK = 256  # pixels; the side of the stored masks is found below this
+
+
+def rows(golden: Golden) -> Iterator[Row]:
+    """The folder holds the sounds and pictures too; where it has none, the project's are taken."""
+    want = golden.arrays("data")
+    for path in files(golden, "wav/*.wav"):
+        name, _, length = path.stem.split("_")
+        yield from sound_rows(golden, want, path, name + length)
+    for path in files(golden, "img_*.png"):
+        yield from image_rows(want, path, path.stem.removeprefix("img_"))
+    yield from mask_rows(want)
+
+
+def files(golden: Golden, pattern: str) -> list[Path]:
+    return sorted(golden.folder.glob(pattern)) or sorted(DEFAULT.glob(pattern))
+
+
+def sound_rows(golden: Golden, want: Arrays, path: Path, name: str) -> Iterator[Row]:
+    """Both loaders' segments: every n-th sample of the first second, and statistics of all."""
+    wave, rate = read_wav(path)
+    for loader, (cut, target) in LOADERS.items():
+        ours = cut(wave, rate)
+        stored = want[f"{name}_{loader}_sub"]
+        step = -(-target // stored.shape[1])
+        yield exact(f"{name}_{loader}_shape", np.array(ours.shape), want[f"{name}_{loader}_shape"])
+        yield relative(f"{name}_{loader}_sub", ours[:, 0, :target:step], stored)
+        stats = np.stack([golden.det.stats(segment) for segment in ours])
+        yield statistics(f"{name}_{loader}_stats", stats, want[f"{name}_{loader}_stats"])
+
+
+def image_rows(want: Arrays, path: Path, name: str) -> Iterator[Row]:
+    """A picture's own pixels, and the transform with and without smoothing."""
+    with Image.open(path) as picture:
+        pixels = np.array(picture.convert("RGB"))
+    step = round(pixels.shape[0] / want[f"pix_{name}"].shape[0])
+    yield exact(f"pix_{name}", pixels[::step, ::step], want[f"pix_{name}"])
+    for kind, antialias in (("img", True), ("img_noaa", False)):
+        ours, stored = image_input(pixels[None], antialias=antialias)[0], want[f"{kind}_{name}"]
+        step = ours.shape[-1] // stored.shape[-1]
+        yield relative(f"{kind}_{name}", ours[:, ::step, ::step], stored)
+
+
+def mask_rows(want: Arrays) -> Iterator[Row]:
+    """Channels, least, largest and mean value of one mask, stored as 0/255 or 0/1 and opened in two modes.
+
+    The file holds the mask's share of ones but not the mask: a row of its size with as many ones stands in.
+    That a mask of 0/1 vanishes in mode 1 is PIL's dithering, which the published loaders trip over and ours,
+    `models.datasets.labels.read_mask`, avoids.
+    """
+    mask = some_mask(float(want["mask_L255_mode1"][3]))
+    for largest in (255, 1):
+        stored = Image.fromarray(mask * np.uint8(largest))
+        for mode, full in (("1", 1), ("P", 255)):
+            seen = np.asarray(stored.convert(mode)).astype(np.float64) / full
+            summary = [1.0, seen.min(), seen.max(), seen.mean()]
+            yield absolute(f"mask_L{largest}_mode{mode}", summary, want[f"mask_L{largest}_mode{mode}"], 1e-6)
+
+
+def some_mask(share: float) -> np.ndarray:
+    """The smallest square of zeros and ones with this share of ones, as evenly spread as can be."""
+    for side in range(2, LARGEST_MASK + 1):
+        ones = share * side**2
+        if abs(ones - round(ones)) < 1e-3:
+            break
+    ramp = np.arange(side**2 + 1) * round(ones) // side**2
+    return np.diff(ramp).astype(np.uint8).reshape(side, side)
