@@ -75,6 +75,7 @@ class Desk:
 
     async def accept(self, order: Order) -> tuple[JobRecord, bool]:
         """The job of an order, and whether it is new."""
+        self.intake.strategy(order.strategy)  # an unknown name is no missing weight
         await self.health.usable(order.strategy)
         record, created = await self.take_in(self.intake.submit, order)
         bind(job_id=record.id)

@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from service.answers import event_stream, job_document, job_response, result_response, stored_lines
 from service.desk import caller_of, desk_of
 from service.errors import invalid
-from service.openapi import accepted, problems, results, streamed
+from service.openapi import EVENT, accepted, problems, results, streamed
 from service.problems import AsciiJSONResponse
 from service.records import JobStatus
 from service.results import in_chunks, negotiated
@@ -103,7 +103,7 @@ async def read_frames(
     "/jobs/{job_id}/events",
     summary="What happens to a job, as it happens",
     operation_id="follow_job",
-    responses={**streamed("text/event-stream", "Server-sent events."), **problems(404)},
+    responses={**streamed("text/event-stream", "Server-sent events.", EVENT), **problems(404)},
     response_class=Response,
 )
 async def follow_job(request: Request, job_id: str, last_event_id: LastEventId = None) -> Response:

@@ -40,6 +40,18 @@ PARTS: dict[str, Any] = {
         "example": '{"fps": 1.0, "thresholds": {"mask": 0.5}, "outputs": {"mask": "rle"}}',
     },
 }
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "What `Last-Event-ID` brings back."},
+        "event": {"type": "string", "enum": ["status", "progress"]},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "description": "`status`, `frames_done`, `frames_total`, and the `window` that was finished.",
+        },
+    },
+}
 STRATEGY_PART: dict[str, Any] = {
     "strategy": {"type": "string", "description": "One of /v1/strategies.", "example": "full-mask"}
 }
@@ -105,9 +117,13 @@ def accepted() -> dict[int | str, dict[str, Any]]:
     }
 
 
-def streamed(media_type: str, description: str) -> dict[int | str, dict[str, Any]]:
-    """200 with a body of text."""
-    return {200: {"description": description, "content": {media_type: {"schema": {"type": "string"}}}}}
+def streamed(
+    media_type: str,
+    description: str,
+    schema: dict[str, Any] = {"type": "string"},  # noqa: B006 (never changed)
+) -> dict[int | str, dict[str, Any]]:
+    """200 with a body of text, or of events."""
+    return {200: {"description": description, "content": {media_type: {"schema": schema}}}}
 
 
 def describe(app: FastAPI) -> dict[str, Any]:

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 
 import pytest
-import redis
 
 from service.auth import EVERYONE, Caller, Keys, RateLimit
 from service.errors import Refusal
-from service.redis_server import PrivateRedis
 
 KEY = "correct horse battery staple"
 ENTRIES = (f"acme:{hashlib.sha256(KEY.encode()).hexdigest()}", f"other:{hashlib.sha256(b'x').hexdigest()}")
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory) -> Iterator[redis.Redis]:
-    server = PrivateRedis(tmp_path_factory.mktemp("r"))
-    server.start()
-    with redis.Redis.from_url(server.url, decode_responses=True) as connection:
-        yield connection
-    server.stop()
 
 
 @pytest.mark.parametrize("headers", [{"authorization": f"Bearer {KEY}"}, {"x-api-key": KEY}])
