@@ -8,7 +8,7 @@ reads from an open file, may open nothing else and may use only the decoders lis
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
 from models.errors import MediaTooLarge, UndecodableMedia, UnsupportedMedia
+from models.frame_sizes import avi_sizes, matroska_sizes
 from models.mp4_boxes import check_boxes
 
 Source = Path | bytes
@@ -69,8 +70,8 @@ def opened(source: Source, limits: Limits) -> Iterator[InputContainer]:
         if size > limits.bytes_:
             raise MediaTooLarge("size", limits.bytes_, size, "bytes")
         demuxer = sniff(file, size)
-        if demuxer == "mov":
-            check_boxes(file, size, limits.tracks, limits.index)
+        for width, height in promised_sizes(file, size, demuxer, limits):
+            check_frame_size(width, height, limits)
         file.seek(0)
         with (
             libav_errors(),
@@ -161,14 +162,27 @@ def at(file: BinaryIO, position: int) -> bytes:
     return file.read(SNIFFED)
 
 
+def promised_sizes(file: BinaryIO, size: int, demuxer: str, limits: Limits) -> Iterable[tuple[int, int]]:
+    """Width and height of frames by the header; an MP4's other promises are checked along the way."""
+    if demuxer == "mov":
+        return check_boxes(file, size, limits.tracks, limits.index)
+    if demuxer == "avi":
+        return avi_sizes(file, size)
+    return matroska_sizes(file, size) if demuxer == "matroska" else ()
+
+
+def check_frame_size(width: int, height: int, limits: Limits) -> None:
+    """Refuse a frame with more pixels than the limit."""
+    if width * height > limits.pixels:
+        raise MediaTooLarge("frame size", limits.pixels, width * height, "pixels")
+
+
 def video_stream(container: InputContainer, limits: Limits) -> VideoStream | None:
     """The video track, checked against the limits; a picture of a record's cover is none."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             check_codec(stream, "video", VIDEO_CODECS)
-            width, height = stream.codec_context.width, stream.codec_context.height
-            if width * height > limits.pixels:
-                raise MediaTooLarge("frame size", limits.pixels, width * height, "pixels")
+            check_frame_size(stream.codec_context.width, stream.codec_context.height, limits)
             return stream
     return None
 

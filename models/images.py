@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from models.containers import Limits, Source, readable
-from models.errors import MediaTooLarge, UndecodableMedia, UnsupportedMedia
+from models.containers import Limits, Source, check_frame_size, readable
+from models.errors import UndecodableMedia, UnsupportedMedia
 
 EXIF_ORIENTATION = 0x0112
 ON_ITS_SIDE = {5, 6, 7, 8}  # values of the orientation that swap width and height
@@ -57,16 +57,18 @@ def parsed(file: BinaryIO, limits: Limits) -> ImageFile.ImageFile:
     try:
         if head.startswith(b"\x89PNG\r\n\x1a\n"):
             width, height = struct.unpack_from(">II", head, 16)
-            check_size(width, height, limits)
+            check_frame_size(width, height, limits)
             image: ImageFile.ImageFile = PngImagePlugin.PngImageFile(file)
         elif head.startswith(b"\xff\xd8\xff"):
             image = JpegImagePlugin.JpegImageFile(file)
         elif head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-            check_size(*webp_size(head), limits)  # before the reader, which allocates the canvas at once
+            check_frame_size(
+                *webp_size(head), limits
+            )  # before the reader, which allocates the canvas at once
             image = WebPImagePlugin.WebPImageFile(file)
         else:
             raise UnsupportedMedia("A frame is neither a PNG nor a JPEG nor a WebP image.")
-        check_size(*image.size, limits)
+        check_frame_size(*image.size, limits)
         return image
     except (OSError, ValueError, SyntaxError, struct.error, IndexError, MemoryError) as error:
         raise UndecodableMedia("An image cannot be read: its header is cut short or damaged.") from error
@@ -82,12 +84,6 @@ def webp_size(head: bytes) -> tuple[int, int]:
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     width, height = struct.unpack_from("<HH", head, 26)
     return width & 0x3FFF, height & 0x3FFF
-
-
-def check_size(width: int, height: int, limits: Limits) -> None:
-    """Refuse an image with more pixels than the limit."""
-    if width * height > limits.pixels:
-        raise MediaTooLarge("frame size", limits.pixels, width * height, "pixels")
 
 
 def size_of(image: Image.Image) -> tuple[int, int]:

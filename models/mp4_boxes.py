@@ -19,6 +19,7 @@ MAX_BOXES = 200_000  # boxes looked at; a two-hour file in fragments of a tenth 
 PARENTS = {b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl", b"moof", b"traf", b"mvex"}
 # Bytes of one entry of the tables that begin with version, flags and a 32-bit number of entries.
 TABLES = {b"stts": 8, b"ctts": 8, b"stsc": 12, b"stco": 4, b"co64": 8, b"stss": 4, b"elst": 12}
+STSD_SIZE = 40  # bytes to the width and height in the first sample description of a video track
 TABLE_HEADER = 8  # version, flags and the number of entries
 
 
@@ -37,17 +38,18 @@ class Track:
 
     samples: int = 0
     edits: int = 1
-    is_sound: bool = False
+    handler: bytes = b""
+    size: tuple[int, int] = (0, 0)  # width and height of its frames
     one_tick_samples: bool = False
 
     @property
     def entries(self) -> int:
         """Entries of the index that libav will build: of uncompressed sound one a chunk, which is few."""
-        return 0 if self.is_sound and self.one_tick_samples else self.samples * self.edits
+        return 0 if self.handler == b"soun" and self.one_tick_samples else self.samples * self.edits
 
 
-def check_boxes(file: BinaryIO, size: int, tracks: int, samples: int) -> None:
-    """Refuse a file with more than `tracks` tracks or `samples` entries in its index, or with none at all."""
+def check_boxes(file: BinaryIO, size: int, tracks: int, samples: int) -> list[tuple[int, int]]:
+    """The width and height of each track. Refuses more than `tracks` tracks or `samples` frames."""
     found: list[Track] = []
     fragments = 0
     kinds = set()
@@ -67,15 +69,19 @@ def check_boxes(file: BinaryIO, size: int, tracks: int, samples: int) -> None:
         raise MediaTooLarge("number of tracks", tracks, len(found), "tracks")
     promised = fragments + sum(track.entries for track in found)
     if promised > samples:
-        raise MediaTooLarge("index", samples, promised, "entries")
+        raise MediaTooLarge("number of frames in the header", samples, promised, "frames")
     if b"moov" not in kinds:
         raise UndecodableMedia("The MP4 file has no index ('moov' box): it was cut short or never finished.")
+    return [track.size for track in found]
 
 
 def note(file: BinaryIO, box: Box, track: Track) -> None:
     """Add what one table promises to its track."""
     if box.kind == b"hdlr":
-        track.is_sound = number(file, box.start + 8) == int.from_bytes(b"soun")
+        track.handler = number(file, box.start + 8).to_bytes(4)
+    elif box.kind == b"stsd" and track.handler == b"vide":
+        sides = number(file, box.start + STSD_SIZE)
+        track.size = (sides >> 16, sides & 0xFFFF)
     elif box.kind in {b"stsz", b"stz2"}:
         track.samples = max(track.samples, number(file, box.start + 8))
     elif box.kind in TABLES:

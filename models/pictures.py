@@ -59,8 +59,8 @@ class Pictures:
         self.time_base: Fraction = stream.time_base
         self.start = stream.start_time or 0
         self.origin = self.start * self.time_base  # seconds on the container's clock
-        # AVI numbers its packets and has no time of showing: the first frame out has the first number. Of older
-        # codecs with B-frames libav finds the times.
+        # AVI numbers its packets and has no time of showing: the first frame out has the first number.
+        # Of older codecs with B-frames libav finds the times.
         self.in_order = container.format.name == "avi" and stream.codec_context.name in REORDERING
         # One thread: windows are what runs in parallel, and frame threads cost memory and latency.
         stream.thread_type = "NONE"

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from models.containers import focus
 from models.errors import MediaTooLarge, UndecodableMedia
-from models.segments import whole_seconds
+from models.segments import resampled, whole_seconds
 
 Wave = NDArray[np.float32]
 Span = tuple[float, float]
@@ -71,7 +71,7 @@ class Sound:
             if second == 0:
                 whole = stretch.end - margin
             for rate in rates:
-                pieces[rate][second] = self.resampled(stretch.wave, margin, margins[rate], rate)
+                pieces[rate][second] = self.second_at(stretch.wave, margin, margins[rate], rate)
         return {rate: np.stack([cut(pieces[rate], span, rate, whole) for span in spans]) for rate in rates}
 
     def benchmark(self, seconds: int, rate: int) -> Wave:
@@ -79,9 +79,7 @@ class Sound:
         begin, end = Fraction(0), seconds + margin_between(self.rate, rate)
         stretch = self.decode(self.packets(begin, end), begin, end)
         wave = stretch.wave[: round(stretch.end * self.rate)]
-        if rate != self.rate and len(wave):
-            wave = soxr.resample(wave, self.rate, rate, quality="HQ")
-        return whole_seconds(wave, rate, seconds)
+        return whole_seconds(resampled(wave, self.rate, rate), rate, seconds)
 
     def seconds(self, spans: Sequence[Span], margin: Fraction) -> Iterator[tuple[int, Stretch]]:
         """Each whole second that a span touches, with `margin` seconds of sound on both sides."""
@@ -184,7 +182,7 @@ class Sound:
         """Seconds from the origin in units of the track's time base."""
         return floor((second + self.origin) / self.time_base)
 
-    def resampled(self, wave: Wave, has: Fraction, needs: Fraction, rate: int) -> Wave:
+    def second_at(self, wave: Wave, has: Fraction, needs: Fraction, rate: int) -> Wave:
         """The second in the middle of `wave` at `rate`; `has` and `needs` are margins in seconds."""
         skip = round((has - needs) * self.rate)
         inner = wave[skip : len(wave) - skip]

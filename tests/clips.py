@@ -56,7 +56,7 @@ def make_clip(
     video: bool | Picture = True,
     container: str | None = None,
 ) -> None:
-    """Write a clip of `size` (width, height); `container` is the muxer's name where the path does not tell."""
+    """Write a clip of `size` (width, height); `container` names the muxer where the path does not tell."""
     picture = Picture() if video is True else video or None
     sound = Sound() if audio is True else audio or None
     target = str(path) if isinstance(path, str | Path) else path
@@ -74,10 +74,10 @@ def make_clip(
             output.mux(packet)
 
 
-def clip_bytes(**options: object) -> bytes:
-    """The same in memory; mp4 unless `container` says otherwise."""
+def clip_bytes(*args: object, container: str = "mp4", **options: object) -> bytes:
+    """The same in memory."""
     buffer = io.BytesIO()
-    make_clip(buffer, **{"container": "mp4", **options})
+    make_clip(buffer, *args, container=container, **options)
     return buffer.getvalue()
 
 
