@@ -5,7 +5,7 @@ BIN := .venv/bin
 GOLDEN ?= tests/data/golden
 export HF_HUB_OFFLINE = 1
 
-.PHONY: serve test slow lint parity bench faults clean
+.PHONY: serve test slow lint parity parity-official bench faults clean
 
 serve: .venv/ready
 	$(BIN)/python -m service serve --port $(PORT)
@@ -23,12 +23,23 @@ lint: .venv/ready
 parity: .venv/ready
 	$(BIN)/python -m tests.parity $(GOLDEN)
 
+parity-official: .venv/ready .venv-official/ready
+	rm -rf build/official && mkdir -p build/official
+	.venv-official/bin/python -W ignore -m tests.official.reference build/official
+	$(BIN)/python -m tests.official build/official
+
 bench: .venv/ready
 	$(BIN)/python -m tests.bench
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt ".[train,test]"
+	touch $@
+
+# The original packages, which need NumPy 1, transformers 4 and torchvision.
+.venv-official/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-official
+	.venv-official/bin/python -m pip install --quiet "torch==2.13.0" "numpy==1.26.4" ".[official]"
 	touch $@
 
 clean:

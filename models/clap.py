@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,14 +63,6 @@ CONFIGS: Mapping[str, dict[str, Any]] = MappingProxyType(
         },
     }
 )
-
-
-class SoundTextEncoder(Protocol):
-    """What a strategy needs of CLAP, whoever supplies it: rows of length 1 in one space."""
-
-    def audio(self, sound: NDArray[np.float32]) -> Tensor: ...
-
-    def text(self, sentences: Sequence[str]) -> Tensor: ...
 
 
 def build(name: str, *, initialise: bool = True) -> ClapModel:

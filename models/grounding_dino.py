@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,13 +23,12 @@ from transformers.models.grounding_dino.modeling_grounding_dino import (
 )
 
 from models.checkpoints import load_into, read_safetensors
-from models.errors import InvalidOption
+from models.suppliers import BOX_THRESHOLD, Detection, caption
 from models.text_tokens import TINY_WORDPIECES, TextTokens, bert, pad, tiny_bert
 from models.weights import Weights
 
 MEAN = (0.485, 0.456, 0.406)  # RGB, of 0..1
 STD = (0.229, 0.224, 0.225)
-BOX_THRESHOLD = 0.30  # of the best token's probability, as the paper's code
 PAIRS_PER_BATCH = 4  # (frame, caption) pairs; one at 800 x 1333 needs some 22,000 tokens through the encoder
 IMAGES_PER_BATCH = 8
 CAPTIONS_KEPT = 4096
@@ -86,23 +84,6 @@ def config(name: str) -> GroundingDinoConfig:
 
 
 @dataclass(frozen=True)
-class Detection:
-    """A box x1, y1, x2, y2 in pixels of the frame, its best token's probability, and what was asked for."""
-
-    box: tuple[float, float, float, float]
-    score: float
-    label: str
-
-
-class Detector(Protocol):
-    """What a strategy needs of Grounding DINO, whoever supplies it: for each frame its own list of labels."""
-
-    def detect(
-        self, frames: NDArray[np.uint8], labels: Sequence[Sequence[str]], threshold: float = BOX_THRESHOLD
-    ) -> list[list[Detection]]: ...
-
-
-@dataclass(frozen=True)
 class ImageFeatures:
     """Four levels of n frames, flattened to [n, s, d], their positions, and each level's height, width."""
 
@@ -122,11 +103,16 @@ class TextFeatures:
 
 def build(name: str, *, initialise: bool = True) -> GroundingDinoForObjectDetection:
     """The network of a weight's name, in evaluation mode: random, or undefined when about to be loaded."""
+    return assemble(config(name), initialise=initialise)
+
+
+def assemble(configuration: GroundingDinoConfig, *, initialise: bool) -> GroundingDinoForObjectDetection:
+    """The network of any configuration."""
     if initialise:
-        network = GroundingDinoForObjectDetection(config(name))
+        network = GroundingDinoForObjectDetection(configuration)
     else:
         with no_init_weights():
-            network = GroundingDinoForObjectDetection(config(name))
+            network = GroundingDinoForObjectDetection(configuration)
         network.tie_weights()
     # A norm that the backbone makes and never uses: published checkpoints do not hold it.
     network.model.backbone.conv_encoder.model.swin.layernorm = torch.nn.Identity()
@@ -311,14 +297,6 @@ class GroundingDino:
         best = best[:, torch.arange(queries, device=best.device) % available]
         boxes: Tensor = model.encoder_output_bbox_embed(places) + anchors
         return boxes.gather(1, best[..., None].expand(-1, -1, 4)).sigmoid()
-
-
-def caption(label: str) -> str:
-    """The caption of one category as the original code writes it: lower case, with a full stop."""
-    text = label.lower().strip()
-    if not text:
-        raise InvalidOption("A label is empty; every label must name something to look for.")
-    return text if text.endswith(".") else text + "."
 
 
 def fitted(height: int, width: int, resolution: Resolution) -> tuple[int, int]:

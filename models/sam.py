@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from transformers.initialization import no_init_weights
 
 from models.checkpoints import load_into, read_safetensors
 from models.embedding_cache import CacheCounts, EmbeddingCache, content_key
+from models.suppliers import MaskSet, Prompt
 from models.weights import Weights
 
 MEAN = (123.675, 116.28, 103.53)  # RGB, of 0..255
@@ -64,42 +64,6 @@ CONFIGS: Mapping[str, Mapping[str, dict[str, Any]]] = MappingProxyType(
         },
     }
 )
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Where to segment in one frame of a batch: points, a box, or both, in pixels of the frame, x first.
-
-    `points` is [n, 2]; `labels` [n] holds 1 for a point of the object and 0 for one outside it; `box` is
-    x1, y1, x2, y2.
-    """
-
-    frame: int
-    points: NDArray[np.float32] | None = None
-    labels: NDArray[np.int64] | None = None
-    box: tuple[float, float, float, float] | None = None
-
-
-@dataclass(frozen=True)
-class MaskSet:
-    """The masks of one prompt, bool [k, H, W], and the IoU that SAM predicts for each, [k], about [0, 1]."""
-
-    masks: NDArray[np.bool_]
-    scores: NDArray[np.float32]
-
-    @property
-    def best(self) -> NDArray[np.bool_]:
-        """The mask of the highest score, [H, W]."""
-        mask: NDArray[np.bool_] = self.masks[int(self.scores.argmax())]
-        return mask
-
-
-class PromptedSegmenter(Protocol):
-    """What a strategy needs of SAM, whoever supplies it."""
-
-    def predict(
-        self, frames: NDArray[np.uint8], prompts: Sequence[Prompt], *, multimask: bool = True
-    ) -> list[MaskSet]: ...
 
 
 def build(name: str, *, initialise: bool = True) -> SamModel:

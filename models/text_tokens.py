@@ -51,14 +51,17 @@ def bert(vocabulary: Path, limit: int) -> TextTokens:
 
 
 def tiny_bert(limit: int) -> TextTokens:
-    """WordPiece over single characters, with the special tokens at the ids that Grounding DINO expects."""
+    """WordPiece over single characters."""
+    return _wordpiece(tiny_wordpieces(), limit)
+
+
+def tiny_wordpieces() -> dict[str, int]:
+    """Character -> id, with the special tokens at the ids that Grounding DINO expects."""
     special = {"[PAD]": 0, "[UNK]": 100, "[CLS]": CLS, "[SEP]": SEP, ".": FULL_STOP, "?": QUESTION_MARK}
-    characters = string.ascii_lowercase + string.digits + "".join(set(string.punctuation) - {".", "?"})
-    pieces = [
-        *sorted(characters),
-        *(f"##{character}" for character in string.ascii_lowercase + string.digits),
-    ]
-    return _wordpiece(special | {piece: SEP + 1 + index for index, piece in enumerate(pieces)}, limit)
+    inside = string.ascii_lowercase + string.digits
+    starts = sorted(inside + "".join(set(string.punctuation) - {".", "?"}))
+    pieces = [*starts, *(f"##{character}" for character in inside)]
+    return special | {piece: SEP + 1 + index for index, piece in enumerate(pieces)}
 
 
 def _wordpiece(vocabulary: dict[str, int], limit: int) -> TextTokens:

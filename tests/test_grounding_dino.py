@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from models import grounding_dino as dino
 from models.checkpoints import check_fit, load_into
 from models.errors import InvalidOption
-from models.grounding_dino import Detection, GroundingDino
+from models.grounding_dino import GroundingDino
 from models.install import install_trained
 from models.key_rules import RULES
+from models.suppliers import Detection, caption
 from models.text_tokens import CLS, FULL_STOP, QUESTION_MARK, SEP, tiny_bert
 from models.weights import Weights
 
@@ -73,7 +74,7 @@ def test_all_pairs_together_give_the_boxes_of_one_caption_at_a_time(
 def test_one_pair_is_the_forward_pass_of_the_whole_network(
     network: Any, detector: GroundingDino, frames: NDArray[np.uint8], label: str
 ) -> None:
-    ids, _ = tiny_bert(256).batch([dino.caption(label)])
+    ids, _ = tiny_bert(256).batch([caption(label)])
     with torch.inference_mode():
         expected = network(pixel_values=detector.preprocess(frames[0])[None], input_ids=ids)
         scores, boxes = detector.pairs(detector.image(frames[:1]), [0], [detector.text([label])[label]])
@@ -146,10 +147,10 @@ def test_a_sliver_of_an_image_has_fewer_places_than_queries(
 
 
 def test_captions_are_written_as_the_original_does() -> None:
-    assert dino.caption("  Church Bell ") == "church bell."
-    assert dino.caption("dog.") == "dog."
+    assert caption("  Church Bell ") == "church bell."
+    assert caption("dog.") == "dog."
     with pytest.raises(InvalidOption, match="label is empty"):
-        dino.caption(" ")
+        caption(" ")
 
 
 def test_a_label_of_ten_thousand_characters_is_cut(

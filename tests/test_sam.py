@@ -18,7 +18,8 @@ from models.embedding_cache import EmbeddingCache, content_key
 from models.errors import WeightsInvalid
 from models.install import import_checkpoint, install_trained
 from models.key_rules import RULES
-from models.sam import Prompt, Sam
+from models.sam import Sam
+from models.suppliers import Prompt
 from models.weights import Weights
 
 MANIFESTS = Path(__file__).parent / "data/manifests"
