@@ -70,7 +70,7 @@ def test_a_core_makes_clips_faster_than_a_model_learns_from_them() -> None:
     start = time.process_time()
     for index in range(30, 120):
         clips[index]
-    # 140 clips/s and more on an idle machine; the floor leaves room for a crowded one.
+    # 130 clips/s and more were measured; the floor leaves room for a crowded machine.
     assert 90 / (time.process_time() - start) > 40
 
 

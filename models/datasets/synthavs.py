@@ -60,7 +60,7 @@ PROBES = {
     "unseen-texture": Probe("Textures left out of training: has it learnt shapes?", {"texture": "held-out"}),
     "composite": Probe(
         "Four clips in one picture, one of them heard: does it find the corner?",
-        {"objects": (0.5, 0.5), "area": (0.1, 0.4)},
+        {"objects": (0.5, 0.5), "area": (0.1, 0.4), "tracks": 1},
     ),
 }
 
@@ -94,7 +94,8 @@ class SynthAVS:
     def __getitem__(self, index: int) -> Clip:
         if not 0 <= index < len(self):
             raise IndexError(f"SynthAVS {self.split} has {len(self)} clips; there is no clip {index}.")
-        scene, track = self.scene(index), self.track(index)
+        scene = self.scene(index)
+        track = self._heard(scene, index)
         frames, instances = draw(scene, self.config, self.times)
         negative = self.probe is not None and PROBES[self.probe].negative
         own = scene.tracks[index % self.config.tracks] if negative else track
@@ -125,14 +126,18 @@ class SynthAVS:
 
     def track(self, index: int) -> Track:
         """What is heard in a clip."""
-        number, tracks = index % self.config.tracks, self.scene(index).tracks
+        return self._heard(self.scene(index), index)
+
+    def _heard(self, scene: Scene, index: int) -> Track:
+        number, tracks = index % self.config.tracks, scene.tracks
         if self.probe == "swap":
             return tracks[(number + 1) % len(tracks)]
         return _altered(tracks[number], self.probe)
 
     def categories(self, index: int) -> frozenset[str]:
         """Names of the classes in view or heard in a clip, without drawing it."""
-        scene, track = self.scene(index), self.track(index)
+        scene = self.scene(index)
+        track = self._heard(scene, index)
         kinds = {thing.kind for thing in scene.things}
         if track.offscreen_on.any():
             kinds.add(CLASS_OF_VOICE[track.offscreen.timbre])
