@@ -45,6 +45,7 @@ CONNECTION_TRIES = 4  # about two seconds: long enough for a restart, short enou
 POLL_FIRST, POLL_LONGEST = 0.05, 1.0  # seconds between looks at a job
 FINAL = {"succeeded", "failed", "canceled", "expired"}
 COPY_BYTES = 1024 * 1024
+RENDER_SECONDS = 600.0  # that making an overlay may take
 
 
 @dataclass(frozen=True)
@@ -282,18 +283,27 @@ class Job:
             with zipfile.ZipFile(archive) as bundle:
                 return [Path(bundle.extract(name, folder)) for name in bundle.namelist()]
 
-    def overlay(self, path: Path | str) -> Path:
-        """Writes the clip with its masks drawn over it and its own sound, as MP4."""
+    def overlay(self, path: Path | str, timeout: float = RENDER_SECONDS) -> Path:
+        """Writes the clip with its masks drawn over it and its own sound, as MP4; a worker makes it first."""
         path = Path(path)
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            return self._download(Path(scratch) / "overlay.mp4", "video/mp4").replace(path)
+            return self._download(Path(scratch) / "overlay.mp4", "video/mp4", timeout).replace(path)
 
-    def _download(self, path: Path, form: str) -> Path:
-        response = self.client.send("GET", f"{self.url}/result", headers={"Accept": form}, stream=True)
-        with closing(response), path.open("wb") as file:
-            for chunk in response.iter_bytes(COPY_BYTES):
-                file.write(chunk)
-        return path
+    def _download(self, path: Path, form: str, timeout: float = RENDER_SECONDS) -> Path:
+        give_up = time.monotonic() + timeout
+        while True:
+            wait = min(WAIT, max(0, round(give_up - time.monotonic())))
+            headers = {"Accept": form, "Prefer": f"wait={wait}"}
+            with closing(
+                self.client.send("GET", f"{self.url}/result", headers=headers, stream=True)
+            ) as answer:
+                if answer.status_code != httpx.codes.ACCEPTED:
+                    with path.open("wb") as file:
+                        for chunk in answer.iter_bytes(COPY_BYTES):
+                            file.write(chunk)
+                    return path
+            if time.monotonic() >= give_up:
+                raise WaitTimeout(f"The {form} of job {self.id} was not ready within {timeout:g} s.")
 
     def _frames_from(self, position: int) -> Iterator[Frame]:
         address = f"{self.url}/frames?from={position}"

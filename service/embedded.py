@@ -153,6 +153,8 @@ class Embedded:
         environment["REDIS_URL"] = self.redis.url
         if "storage_url" not in given:  # without the records of its jobs, a stored result is of no use
             environment["STORAGE_URL"] = (folder / "storage").as_uri()
+        if "scratch_dir" not in given:
+            environment["EARSHOT_SCRATCH_DIR"] = str(folder / "scratch")
         return environment
 
     def until_ready(self) -> bool:

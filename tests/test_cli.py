@@ -100,12 +100,11 @@ def test_a_clip_becomes_masks_in_a_folder(cluster: Cluster, tmp_path: Path) -> N
         "fps=2",
         "--option",
         "outputs.instances=false",
-        "--overlay",
     ]
     ended = run("segment", SAMPLE, *words, "-o", out, "--url", cluster.url)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == f"10 frames; 12 files in {out}\n"
-    assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "masks", "overlay.mp4"]
+    assert ended.stdout == f"10 frames; 11 files in {out}\n"
+    assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "masks"]
     assert len(list((out / "masks").glob("*.png"))) == 10
     assert json.loads((out / "manifest.json").read_text())
 

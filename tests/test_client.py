@@ -240,7 +240,7 @@ def test_frames_come_in_order_and_agree_with_the_result(client: Client) -> None:
     job = client.submit(SAMPLE, "full-mask", fps=10)
     frames = list(job.frames())
     assert frames == list(job.result().frames)
-    assert [frame.timestamp for frame in frames] == pytest.approx(np.arange(50) / 10)
+    assert [frame.timestamp for frame in frames] == pytest.approx(np.arange(50) / 10, abs=0.04)
 
 
 def test_masks_are_saved(client: Client, tmp_path: Path) -> None:
@@ -255,6 +255,16 @@ def test_masks_are_saved(client: Client, tmp_path: Path) -> None:
         with Image.open(tmp_path / f"out/masks/{frame.index:06d}.png") as image:
             assert np.array_equal(np.asarray(image), frame.mask.pixels() * np.uint8(255))
     assert json.loads((tmp_path / "out/manifest.json").read_text())
+
+
+def test_an_overlay_that_is_still_made_is_waited_for(tmp_path: Path) -> None:
+    line = Line(ACCEPTED, httpx.Response(200, content=b"video"))
+    with line.client() as client:
+        assert client.job("j1").overlay(tmp_path / "o.mp4").read_bytes() == b"video"
+    assert [request.headers["Prefer"] for request in line.requests] == ["wait=25", "wait=25"]
+    line = Line(ACCEPTED)
+    with line.client() as client, pytest.raises(WaitTimeout, match="video/mp4"):
+        client.job("j1").overlay(tmp_path / "o.mp4", timeout=0)
 
 
 def test_the_overlay_is_a_video(client: Client, tmp_path: Path) -> None:
