@@ -31,6 +31,10 @@ parity-official: .venv/ready .venv-official/ready
 bench: .venv/ready
 	$(BIN)/python -m tests.bench
 
+# `make faults FAULTS=--short` for CI, `FAULTS="--only 1b --scale 0.1"` for one of them.
+faults: .venv/ready
+	$(BIN)/python -m tests.faults $(FAULTS)
+
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt ".[train,test]"
