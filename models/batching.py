@@ -44,14 +44,14 @@ class Batch:
 
 
 class Batcher:
-    """One a device. `release` frees cached device memory before a retry; `observe` is told each size."""
+    """One a device. `release` frees cached memory before a retry; `observe` is told what ran and its size."""
 
     def __init__(
         self,
         limit: int = LIMIT,
         wait: float = WAIT_SECONDS,
         release: Callable[[], None] = lambda: None,
-        observe: Callable[[Hashable, int], None] = lambda key, size: None,  # noqa: ARG005
+        observe: Callable[[str, int], None] = lambda name, size: None,  # noqa: ARG005
     ) -> None:
         self.limit, self.wait = limit, wait
         self.release, self.observe = release, observe
@@ -114,7 +114,7 @@ class Batcher:
             with self._device:
                 self._close(batch, group)
                 batch.results = self._fitted(function, batch.items)
-                self.observe(group, len(batch.items))
+                self.observe(owner(function), len(batch.items))
         except OutOfDeviceMemory:
             batch.too_large = True
         except Exception:
@@ -168,6 +168,12 @@ class Batcher:
             self._windows += windows
             self._inside += inside
             self._changed.notify_all()
+
+
+def owner(function: Callable[..., object]) -> str:
+    """The class that a method belongs to, or a plain function's name: a metric's label."""
+    owned_by = getattr(function, "__self__", None)
+    return type(owned_by).__name__ if owned_by is not None else getattr(function, "__name__", "function")
 
 
 def out_of_memory(error: RuntimeError) -> bool:

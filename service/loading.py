@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import structlog
 
+from models.batching import Batcher
 from models.errors import EarshotError
 from models.media import Window
 from models.strategies import Segmenter, Strategy
@@ -40,12 +41,15 @@ class Ready:
 class Loaded:
     """Strategies by name, and for the others a sentence. `networks` is None until a strategy needs one."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, observe: Callable[[str, int], None]) -> None:
         self.settings = settings
         self.weights = Weights(settings.weights_dir)
         self.table: Mapping[str, Strategy] = importlib.import_module(settings.registry).STRATEGIES
         self.device = "cpu"
         self.networks: Any = None
+        self.batcher = Batcher(
+            settings.batch_frames, settings.batch_wait_ms / 1000, release=self._release, observe=observe
+        )
         self.ready: dict[str, Ready] = {}
         self.reasons: dict[str, str] = {}
         self.models: dict[str, dict[str, Any]] = {}
@@ -102,7 +106,12 @@ class Loaded:
             torch.set_num_threads(self.settings.torch_threads)
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = automatic if self.settings.device == "auto" else self.settings.device
-        return importlib.import_module("models.networks").Networks(self.device, self.weights)
+        return importlib.import_module("models.networks").Networks(self.device, self.weights, self.batcher)
+
+    def _release(self) -> None:
+        """Give cached memory back to the device before a smaller batch is tried."""
+        if self.device.startswith("cuda"):
+            importlib.import_module("torch").cuda.empty_cache()
 
     def _identity(self, network: str) -> dict[str, Any]:
         return asdict(self.weights.identity(network))

@@ -19,11 +19,11 @@ import structlog
 from dramatiq.brokers.redis import RedisBroker
 from pydantic import TypeAdapter
 
-from models.batching import Batcher
 from models.containers import Limits
 from models.errors import EarshotError
-from models.media import Media, Summary, Window
+from models.media import Summary, Window
 from models.stages import measured
+from service.clip_files import media_of
 from service.decoding import Sandbox
 from service.engine import send_all
 from service.errors import Refusal, problem_document
@@ -77,7 +77,6 @@ class WindowRunner:
         self.fleet = Fleet(self.jobs.redis)
         self.sandbox = Sandbox(settings)
         self.cache = WindowCache(settings.window_cache_bytes)
-        self.batcher = Batcher(settings.batch_frames, settings.batch_wait_ms / 1000)
         self.quarantine = Quarantine()
         self.limits = Limits(
             bytes_=settings.max_upload_bytes,
@@ -176,7 +175,7 @@ class WindowRunner:
         ready = self._ready(job.strategy)
         timing: dict[str, float] = {}
         key = (job.clip.id, leave.plan, ready.strategy.audio_rates, ready.strategy.needs_pixels)
-        with self.batcher.window():
+        with self.loaded.batcher.window():
             with self._timed("decode", job.strategy, timing):
                 window = self.cache.get(key, lambda: self._decode(leave, ready))
             blob = f"windows/{job.id}/{leave.plan.index:05d}-{leave.token}.ndjson"
@@ -211,15 +210,8 @@ class WindowRunner:
 
     def _decode(self, leave: Go, ready: Ready) -> Window:
         clip = leave.job.clip
-        paths = {key: self.storage.local_copy(key) for key in (clip.video, clip.audio, *clip.frames) if key}
-        if not all(path.exists() for path in paths.values()):
-            raise Refusal("expired", "The clip of this job is gone; send it again.")
         return self.sandbox.read_window(
-            Media(
-                video=paths[clip.video] if clip.video else None,
-                audio=paths[clip.audio] if clip.audio else None,
-                frames=tuple(paths[key] for key in clip.frames),
-            ),
+            media_of(clip, self.storage),
             Summary(**clip.summary),
             leave.plan,
             rates=ready.strategy.audio_rates,

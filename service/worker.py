@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 from uuid import uuid4
@@ -21,11 +22,13 @@ import structlog
 from prometheus_client import start_http_server
 
 from service.clips import ClipStore
-from service.engine import ACTORS, BELL, INTERACTIVE, Listener, Slots, connect, make_broker
+from service.engine import ACTORS, BELL, INTERACTIVE, WINDOWS, Listener, Slots, connect, make_broker
 from service.fleet import Fleet
 from service.jobs import JobStore
 from service.loading import Loaded
 from service.reconciler import Every, Reconciler, Sweeper, attempt
+from service.renders import ACTOR as RENDER_OVERLAY
+from service.renders import Renderer
 from service.settings import Settings
 from service.steps import STOPPED
 from service.storage import Storage
@@ -71,7 +74,7 @@ class Worker:
         self.storage = Storage(settings.storage_url, settings.scratch_dir)
         self.slots = Slots(settings.worker_threads)
         self.broker = make_broker(settings, self.slots)
-        self.loaded = Loaded(settings)
+        self.loaded = Loaded(settings, self.count_batch)
         stores = (self.jobs, self.storage)
         self.runner = WindowRunner(settings, self.loaded, stores, self.broker, self.metrics)
         self.consumers = dramatiq.Worker(
@@ -102,18 +105,23 @@ class Worker:
         self.loaded.load()
         for name, model in self.loaded.models.items():
             self.metrics.model_load_seconds.labels(name).set(model["load_seconds"])
-        for queue, actor in ACTORS.items():
-            priority = 0 if queue == INTERACTIVE else 1
-            declare = dramatiq.actor(
-                actor_name=actor, queue_name=queue, priority=priority, broker=self.broker
-            )
-            declare(self.runner.run)
+        render = Renderer(self.settings, self.jobs, self.storage).run
+        self.act(ACTORS[INTERACTIVE], INTERACTIVE, 0, self.runner.run)
+        self.act(ACTORS[WINDOWS], WINDOWS, 1, self.runner.run)
+        self.act(RENDER_OVERLAY, WINDOWS, 1, render)
         self.consumers.start()
         self.listener.start()
         for keeper in self.keepers[1:]:
             keeper.start()
         self.declare("ready")
         LOG.info("worker ready", worker=self.id, strategies=sorted(self.loaded.ready))
+
+    def act(self, name: str, queue: str, priority: int, run: Callable[..., None]) -> None:
+        """Let Dramatiq call `run` for the messages of this name."""
+        dramatiq.actor(actor_name=name, queue_name=queue, priority=priority, broker=self.broker)(run)
+
+    def count_batch(self, name: str, size: int) -> None:
+        self.metrics.batch_frames.labels(name).observe(size)
 
     def beat(self) -> None:
         """A sign of life of the process and of each window in work."""
