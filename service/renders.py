@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import dramatiq
 import redis
+import structlog
 from dramatiq.brokers.redis import RedisBroker
 
+from models.containers import Limits
+from models.errors import EarshotError
+from models.media import Media, Summary
+from service.clips import Clip
+from service.decoding import Sandbox
 from service.engine import BELL, WINDOWS
+from service.errors import Refusal, problem_document
+from service.jobs import JobStore
+from service.overlay import OverlayRequest
+from service.records import JobStatus
+from service.settings import Settings
+from service.steps import CHANGED
 from service.storage import Storage
 
 RENDER = "avs:render:"  # string: `asked`, or the problem document of a render that failed
 ACTOR = "render_overlay"
 ASKED_SECONDS = 120  # after which a render that nobody finished is asked for again
 FAILED_SECONDS = 600
+RENDER_SECONDS = 900.0  # wall clock and CPU time of one render
+LOG = structlog.get_logger(__name__)
 
 
 def overlay_key(job_id: str) -> str:
@@ -45,3 +62,64 @@ class Renders:
         """The problem that a worker met, if it did."""
         text = self.redis.get(RENDER + job_id)
         return json.loads(text) if text and text != "asked" else None
+
+
+class Renderer:
+    """Makes overlays, in a worker: the clip is decoded in the sandbox, as always."""
+
+    def __init__(self, settings: Settings, jobs: JobStore, storage: Storage) -> None:
+        self.jobs, self.storage, self.scratch = jobs, storage, settings.scratch_dir
+        self.sandbox = Sandbox(settings.model_copy(update={"decode_seconds": RENDER_SECONDS}))
+        self.limits = Limits(
+            bytes_=settings.max_upload_bytes,
+            pixels=settings.max_pixels,
+            duration=settings.job_seconds,
+            frames=settings.max_frames,
+            tracks=settings.max_tracks,
+        )
+
+    def run(self, job_id: str) -> None:
+        """What a message asks for. What goes wrong with the clip is told to who asked."""
+        try:
+            self.render(job_id)
+        except EarshotError as error:
+            self.jobs.redis.set(RENDER + job_id, json.dumps(problem_document(error)), ex=FAILED_SECONDS)
+        except (redis.RedisError, OSError) as error:  # asked for again, when ASKED_SECONDS are over
+            LOG.warning("render given up", job_id=job_id, error=str(error))
+        else:
+            self.jobs.redis.delete(RENDER + job_id)
+        self.jobs.redis.publish(CHANGED, job_id)
+
+    def render(self, job_id: str) -> None:
+        record = self.jobs.get(job_id)
+        if record is None or record.status is not JobStatus.SUCCEEDED:
+            return
+        if self.storage.exists(overlay_key(job_id)):
+            return
+        folder = Path(tempfile.mkdtemp(prefix="render-", dir=self.scratch))
+        try:
+            lines, target = folder / "lines", folder / "overlay.mp4"
+            self.copy_lines(job_id, lines)
+            clip = record.job.clip
+            request = OverlayRequest(self.media(clip), Summary(**clip.summary), lines, target, self.limits)
+            self.sandbox.ask(request)
+            self.storage.put_file(target, overlay_key(job_id))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def copy_lines(self, job_id: str, target: Path) -> None:
+        with target.open("wb") as lines:
+            for blob in self.jobs.blobs(job_id):
+                with self.storage.open_read(blob.key) as stored:
+                    shutil.copyfileobj(stored, lines)
+
+    def media(self, clip: Clip) -> Media:
+        """The clip on this machine; an upload may have expired before its result."""
+        paths = {key: self.storage.local_copy(key) for key in (clip.video, clip.audio, *clip.frames) if key}
+        if not all(path.exists() for path in paths.values()):
+            raise Refusal("expired", "The clip has expired; only its masks are left.")
+        return Media(
+            video=paths[clip.video] if clip.video else None,
+            audio=paths[clip.audio] if clip.audio else None,
+            frames=tuple(paths[key] for key in clip.frames),
+        )
