@@ -201,9 +201,10 @@ class JobStore:
             "begin_window", job_id, window, token, int(alone), live, self._worn_out, self._late
         )
         if outcome == "skip":
-            return Skip(answer[0])
-        starts, plan, static = answer
-        return Go(Job.decode(static), plan_of(plan), int(starts), token)
+            return Skip(*answer)
+        waited, starts, plan, static = answer
+        seconds = float(waited) if waited else None
+        return Go(Job.decode(static), plan_of(plan), int(starts), token, seconds)
 
     def heartbeat(self, leases: Iterable[Lease]) -> set[str]:
         """Renew leases; the ids of jobs that must stop: ended, or their window is somebody else's now."""

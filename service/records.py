@@ -159,6 +159,7 @@ class Go:
     plan: WindowPlan
     starts: int
     token: str
+    waited: float | None = None  # seconds in the queue, where this window is the first of its job
 
     @property
     def lease(self) -> Lease:
@@ -170,6 +171,7 @@ class Skip:
     """Nothing to do for this message: gone, done, stopped, running elsewhere, worn out or `suspect`."""
 
     reason: str
+    strategy: str | None = None  # of a job that this message was the last straw for
 
 
 @dataclass(frozen=True)

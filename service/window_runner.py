@@ -128,6 +128,9 @@ class WindowRunner:
         token = uuid4().hex
         leave = patiently(lambda: self.jobs.begin_window(job_id, window, token, alone))
         if isinstance(leave, Skip):
+            if leave.strategy is not None:
+                self.metrics.dead_letters.labels(leave.strategy).inc()
+                self.metrics.jobs.labels("failed", leave.strategy).inc()
             LOG.debug("window skipped", job_id=job_id, window=window, reason=leave.reason)
             return leave
         with (
@@ -145,6 +148,8 @@ class WindowRunner:
         work = InWork(leave.lease)
         with self._lock:
             self._in_work[leave.token] = work
+        if leave.waited is not None:
+            self.metrics.queue_seconds.labels(leave.job.strategy).observe(leave.waited)
         if leave.starts > 1:
             self.metrics.retries.labels(leave.job.strategy).inc()
         try:

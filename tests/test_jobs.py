@@ -106,7 +106,9 @@ def test_a_job_lives_from_queued_to_succeeded(store: JobStore) -> None:
     assert store.next_windows(job.id) == ()
 
     go = store.begin_window(job.id, 1, "t1")
-    assert go == Go(job, WindowPlan(1, (1.0,), 2, "avsbench"), 1, "t1")
+    assert isinstance(go, Go)
+    assert go == Go(job, WindowPlan(1, (1.0,), 2, "avsbench"), 1, "t1", go.waited)
+    assert go.waited == pytest.approx(0, abs=1)
     running = store.get(job.id)
     assert running is not None
     assert (running.status, running.queue_position, running.attempt) == ("running", None, 1)
@@ -289,7 +291,8 @@ def test_an_ended_job_refuses_late_commits_and_stops_its_windows(store: JobStore
 def test_a_step_told_again_because_its_answer_was_lost_happens_once(store: JobStore) -> None:
     job = made(store, windows=2)
     begins = [store.begin_window(job.id, 0, "t") for _ in range(2)]
-    assert begins[0] == begins[1]
+    assert isinstance(begins[0], Go)
+    assert begins[1] == replace(begins[0], waited=None)
     commits = [store.commit_window(Lease(job.id, 0, "t"), Commit("b", 2)) for _ in range(2)]
     assert [commit.accepted for commit in commits] == [True, True]
     last = begun(store, job, 1)
@@ -321,7 +324,7 @@ def test_a_lost_window_is_begun_alone_and_its_third_loss_fails_the_job(store: Jo
         if start:
             assert store.begin_window(job.id, 0, "t") == Skip("suspect")
         lose(store, begun(store, job, alone=start > 0))
-    assert store.begin_window(job.id, 0, "t", alone=True) == Skip("worn out")
+    assert store.begin_window(job.id, 0, "t", alone=True) == Skip("worn out", "sleep")
     record = store.get(job.id)
     assert record is not None
     assert (record.status, record.attempt) == ("failed", 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import time
 from collections.abc import Iterator
@@ -250,3 +251,30 @@ def test_sigstop_for_a_minute() -> None:
         time.sleep(5)
         assert (workers.record(job), workers.jobs.blobs(job)) == (record, blobs)
         assert len(workers.files()) == len(blobs)
+
+
+@pytest.mark.slow
+def test_hundreds_of_jobs_survive_random_kills() -> None:
+    chance = random.Random(1)
+    with Workers(2, worker_threads=4, max_attempts=20, queue_jobs=1000, **HASTY) as workers:
+        workers.revive()
+        jobs: list[str] = []
+        kills = 0
+        for _ in range(12):
+            jobs += [workers.submit("full-mask", chance.choice([1, 16, 40])) for _ in range(30)]
+            jobs.append(workers.submit("sleep", 32))
+            time.sleep(chance.uniform(0.5, 3))
+            victim = chance.choice(workers.processes)
+            victim.kill()
+            kills += 1
+        records = workers.wait(*jobs, seconds=240)
+        lost = [record for record in records if record.status is not JobStatus.SUCCEEDED]
+        again = sum(record.attempt > 1 for record in records)
+        print(f"{len(jobs)} jobs, {kills} kills: {len(lost)} lost, {again} run again")  # noqa: T201 (a measurement)
+        assert lost == []
+        for record in records:
+            lines = workers.result(record.id).splitlines()
+            assert len(lines) == record.progress.frames_total == record.progress.frames_done
+            assert (
+                len({blob.window for blob in workers.jobs.blobs(record.id)}) == record.progress.windows_total
+            )

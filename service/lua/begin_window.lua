@@ -24,7 +24,7 @@ if redis.call('HEXISTS', windows, window .. ':blob') == 1 then
 end
 local leased = redis.call('HGET', windows, window .. ':lease')
 if leased == token then  -- asked again because the answer was lost on its way
-    return {'go', number(windows, window .. ':starts'), redis.call('HGET', PLAN .. id, window),
+    return {'go', '', number(windows, window .. ':starts'), redis.call('HGET', PLAN .. id, window),
         redis.call('HGET', job, 'static')}
 end
 local beat = tonumber(redis.call('ZSCORE', FLIGHT .. id, window))
@@ -34,13 +34,14 @@ end
 local starts = number(windows, window .. ':starts')
 if starts >= number(job, 'max_attempts') then
     finish(id, 'failed', problem)
-    return {'skip', 'worn out'}
+    return {'skip', 'worn out', redis.call('HGET', job, 'strategy')}
 end
 if starts > 0 and alone == '0' then
     return {'skip', 'suspect'}
 end
 
 starts = starts + 1
+local waited = ''  -- in the queue, where this window is the first
 redis.call('HSET', windows, window .. ':starts', starts, window .. ':lease', token)
 redis.call('EXPIRE', windows, BELT)
 redis.call('ZADD', FLIGHT .. id, now, window)
@@ -49,5 +50,6 @@ if status == 'queued' then
     redis.call('HSET', job, 'status', 'running', 'started_at', stamp(now))
     redis.call('ZREM', QUEUED, id)
     changed(id, 'status')
+    waited = stamp(now - number(job, 'created_at'))
 end
-return {'go', starts, redis.call('HGET', PLAN .. id, window), redis.call('HGET', job, 'static')}
+return {'go', waited, starts, redis.call('HGET', PLAN .. id, window), redis.call('HGET', job, 'static')}
