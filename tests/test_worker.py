@@ -8,12 +8,14 @@ import signal
 import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from service.clips import ClipStore
 from service.reconciler import Sweeper
 from service.records import JobStatus
 from service.window_runner import PATIENCE_SECONDS
+from tests.cluster import free_port
 from tests.workers import HASTY, Workers, until
 
 
@@ -114,6 +116,30 @@ def test_deletion_and_expiry_leave_no_file_and_no_key(workers: Workers) -> None:
     sweeper()
     assert [path for path in workers.files() if any(job in str(path) for job in jobs)] == []
     assert [key for key in workers.client.keys("avs:*") if any(one in key for one in [*jobs, *clips])] == []
+
+
+def test_a_worker_passes_on_what_only_another_has_loaded() -> None:
+    with Workers(1, strategies="full-mask", **HASTY) as workers:
+        job = workers.submit("sleep", 4)
+        [record] = workers.wait(job)
+        assert record.error is not None
+        assert record.error["code"] == "weights_missing"
+        workers.environment["EARSHOT_STRATEGIES"] = "sleep"
+        workers.add()
+        workers.until_ready(2)
+        jobs = [workers.submit(name, 4) for name in ("sleep", "full-mask") * 3]
+        assert [record.status for record in workers.wait(*jobs)] == ["succeeded"] * 6
+
+
+def test_a_worker_shows_its_metrics() -> None:
+    port = free_port()
+    with Workers(1, worker_metrics_port=port, **HASTY) as workers:
+        workers.wait(workers.submit("full-mask", 20))
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    assert 'avs_frames_total{strategy="full-mask"} 20.0' in text
+    assert 'avs_jobs_total{status="succeeded",strategy="full-mask"} 1.0' in text
+    assert 'avs_queue_seconds_count{strategy="full-mask"} 1.0' in text
+    assert 'avs_stage_seconds_count{stage="decode",strategy="full-mask"} 2.0' in text
 
 
 # Deaths. Times are shortened tenfold or so; the slow tests below use those we ship.

@@ -1,0 +1,74 @@
+"""What a worker loads: what is there is ready, what is missing says what to do, nothing is fatal."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from models.stages import measured, stage
+from service.loading import Loaded
+from service.settings import Settings
+
+
+def loaded(tmp_path: Path, **fields: object) -> Loaded:
+    settings = Settings.model_validate(
+        {"weights_dir": tmp_path, "registry": "tests.fault_strategies", **fields}
+    )
+    one = Loaded(settings, lambda name, size: None)
+    one.load()
+    return one
+
+
+def test_all_means_every_strategy_of_the_table(tmp_path: Path) -> None:
+    one = loaded(tmp_path, strategies="all")
+    statement = one.statement()["strategies"]
+    assert statement.keys() == one.table.keys()
+    assert statement["sleep"] == {"ready": True, "reason": None}
+
+
+def test_a_choice_loads_no_more(tmp_path: Path) -> None:
+    assert loaded(tmp_path, strategies="sleep,full-mask").statement()["strategies"].keys() == {
+        "sleep",
+        "full-mask",
+    }
+
+
+def test_missing_weights_name_the_command_and_stop_nothing(tmp_path: Path) -> None:
+    one = Loaded(Settings(weights_dir=tmp_path, strategies=("ac-fpn", "full-mask")), lambda name, size: None)
+    one.weights.tiny = tmp_path / "none"  # else the shipped weights would serve
+    one.load()
+    statement = one.statement()["strategies"]
+    assert statement["full-mask"]["ready"]
+    assert not statement["ac-fpn"]["ready"]
+    assert "python -m service weights" in statement["ac-fpn"]["reason"]
+    assert one.networks is None
+
+
+def test_an_unknown_strategy_is_named_with_those_that_exist(tmp_path: Path) -> None:
+    one = loaded(tmp_path, strategies="slepp")
+    assert "sleep" in one.reasons["slepp"]
+
+
+def test_strategies_without_networks_need_no_torch() -> None:
+    program = (
+        "import sys; from service.settings import Settings; from service.worker import Worker;"
+        "from service.loading import Loaded;"
+        "one = Loaded(Settings(strategies=('full-mask',)), print); one.load();"
+        "assert one.ready.keys() == {'full-mask'}; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+
+
+def test_stages_are_summed_where_somebody_measures() -> None:
+    with stage("detect"):
+        pass
+    with measured() as seconds:
+        for _ in range(2):
+            with stage("detect"):
+                pass
+        with measured() as inner, stage("mask_decode"):
+            pass
+    assert seconds.keys() == {"detect"}
+    assert inner.keys() == {"mask_decode"}
+    assert seconds["detect"] > 0
