@@ -141,21 +141,17 @@ class Embedded:
 
     def environment(self, folder: Path) -> dict[str, str]:
         """Our own, and where Redis and storage are. What the user has set stays."""
-        given = self.settings.model_fields_set
         environment = dict(os.environ)
         environment |= {"EARSHOT_HOST": self.settings.host, "EARSHOT_PORT": str(self.settings.port)}
-        if "redis_url" in given:
+        if "redis_url" in self.settings.model_fields_set:
             for warning in redis_server.check(self.settings.redis_url):
                 self.say(f"Note: {warning}")
             return environment
         self.redis = PrivateRedis(folder, before_exec=die_with_parent)
         self.redis.start()
-        environment["REDIS_URL"] = self.redis.url
-        if "storage_url" not in given:  # without the records of its jobs, a stored result is of no use
-            environment["STORAGE_URL"] = (folder / "storage").as_uri()
-        if "scratch_dir" not in given:
-            environment["EARSHOT_SCRATCH_DIR"] = str(folder / "scratch")
-        return environment
+        # Storage and scratch are in the temporary folder unless the user has said otherwise, and go with it:
+        # without the records of its jobs, a stored result is of no use.
+        return environment | {"REDIS_URL": self.redis.url, "TMPDIR": str(folder)}
 
     def until_ready(self) -> bool:
         """True when the API says that it and a worker are ready; False when we were told to stop before."""
