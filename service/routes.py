@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from service.answers import job_headers, job_response, moment, result_response
@@ -68,7 +69,7 @@ async def segment(
     waited = await unless_gone(request, desk.wait(record, seconds))
     if waited is None:
         await abandon(desk, record, created and idempotency_key is None)
-        return Response(status_code=204)  # nobody reads it
+        raise ClientDisconnect
     applied = {"Preference-Applied": f"wait={seconds:.0f}" if seconds else "respond-async"}
     if not waited.status.final:
         return job_response(waited, 202, {**applied, "Retry-After": "1"})
