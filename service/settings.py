@@ -71,7 +71,6 @@ class Settings(BaseSettings):
     max_frames: int = Field(default=7200, ge=1)
     """Sampled frames of one job."""
     max_tracks: int = Field(default=16, ge=1)
-    window_frames: int = Field(default=16, ge=1, le=16)
 
     queue_jobs: int = Field(default=256, ge=1)
     """Jobs neither finished nor refused, all tenants together."""
@@ -109,7 +108,6 @@ class Settings(BaseSettings):
     """How long a synchronous call waits unless its `Prefer` header says."""
     max_wait_seconds: float = Field(default=60.0, ge=0)
     log_level: str = "INFO"
-    log_json: bool = True
 
     @field_validator("strategies", "api_keys", mode="before")
     @classmethod

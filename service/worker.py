@@ -47,10 +47,12 @@ def work(settings: Settings) -> int:
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         stopping.set()
+        if worker.state == "starting":
+            raise SystemExit(0)  # nothing is in work, and loading may take minutes
 
+    worker = Worker(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    worker = Worker(settings)
     worker.start()
     stopping.wait()
     finished = worker.stop()

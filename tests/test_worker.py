@@ -203,6 +203,7 @@ def test_sigterm_hands_back_a_window_that_takes_too_long() -> None:
         assert (record.status, record.attempt) == ("succeeded", 1)
 
 
+@pytest.mark.slow
 def test_a_worker_that_wakes_late_changes_nothing() -> None:
     with Workers(1, worker_threads=1, **HASTY) as workers:
         job = workers.submit("sleep", 32)
