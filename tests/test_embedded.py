@@ -59,7 +59,11 @@ class Serving:
 
 
 def worker_of(processes: list[psutil.Process]) -> psutil.Process | None:
-    return next((one for one in processes if one.cmdline()[-2:] == ["service", "worker"]), None)
+    for one in processes:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if one.cmdline()[-2:] == ["service", "worker"]:
+                return one
+    return None
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:

@@ -19,6 +19,7 @@ import httpx
 
 from tests.clips import Picture, Sound, clip_bytes
 from tests.cluster import SAMPLE, Cluster, family
+from tests.faults.lab import Lab
 from tests.faults.memory import Peak
 from tests.faults.promise import Measured, Promise, Scale
 
@@ -27,7 +28,7 @@ REFUSED = {413, 415, 422}
 
 def out_of_memory(scale: Scale) -> Measured:
     """The network says that even one frame does not fit; the next clip is served by the same worker."""
-    with Cluster() as cluster:
+    with Lab() as cluster:
         worker = cluster.workers[0].pid
         codes = [answer(cluster, SAMPLE.read_bytes(), name).status_code for name in ("greedy", "free") * 3]
         same = cluster.workers[0].poll() is None and cluster.workers[0].pid == worker
@@ -90,7 +91,7 @@ def odd_clips() -> dict[str, tuple[Callable[[], bytes], set[int]]]:
 def odd_input(scale: Scale) -> Measured:
     """Every clip of the list once."""
     wrong = []
-    with Cluster() as cluster:
+    with Lab() as cluster:
         worker = cluster.workers[0]
         clips = odd_clips()
         for name, (make, right) in clips.items():
@@ -107,7 +108,7 @@ def mutated(scale: Scale) -> Measured:
     """A good clip with bytes changed, dropped, doubled or swapped, four requests at a time."""
     files = scale.of(10_000)
     good = clip_bytes(size=(96, 64), seconds=1.0, audio=Sound(layout="mono", bit_rate=32_000))
-    with Cluster(worker_threads=2) as cluster, ThreadPoolExecutor(4) as crowd:
+    with Lab(worker_threads=2) as cluster, ThreadPoolExecutor(4) as crowd:
         worker = cluster.workers[0]
 
         def send(seed: int) -> int:
@@ -142,7 +143,7 @@ def mutate(clip: bytes, chance: random.Random) -> bytes:
 def bombs(scale: Scale) -> Measured:
     """Small files that ask for a great deal."""
     found = []
-    with Cluster() as cluster:
+    with Lab() as cluster:
         answer(cluster, SAMPLE.read_bytes())  # the decoder's process is warm
         for name, make in BOMBS.items():
             clip = make()
@@ -209,7 +210,7 @@ def playlists(scale: Scale) -> Measured:
     """Playlists under a video's name; a server of ours would see a connection, a 200 tell of a file read."""
     seen: list[str] = []
     with (
-        Cluster() as cluster,
+        Lab() as cluster,
         socket.create_server(("127.0.0.1", 0)) as trap,
         tempfile.TemporaryDirectory() as folder,
     ):
@@ -260,7 +261,7 @@ def names(scale: Scale) -> Measured:
         "%2e%2e%2fx",
         "x;rm",
     ]
-    with Cluster() as cluster:
+    with Lab() as cluster:
         codes = {
             name[:12]: answer(cluster, SAMPLE.read_bytes(), "free", name=name).status_code for name in hostile
         }

@@ -24,6 +24,7 @@ from service.records import Send
 from service.settings import Settings
 from service.steps import PREFIXES
 from tests.cluster import SAMPLE, Cluster, until
+from tests.faults.lab import Lab
 from tests.faults.promise import Measured, Promise, Scale
 
 # Faults are noticed sooner than in production, so that a run ends; the bounds stay those of the promise.
@@ -70,7 +71,7 @@ def running(job: Job, frames: int = 1, seconds: float = 60) -> None:
 
 def worker_killed(scale: Scale) -> Measured:
     """A job of 20 windows of 0.8 s on two workers; one is killed with four windows in work."""
-    with Cluster(workers=2, worker_threads=2) as cluster, cluster.client() as client, journal() as path:
+    with Lab(workers=2, worker_threads=2) as cluster, cluster.client() as client, journal() as path:
         clip = upload(client)
         fps = 16 if scale.short else 64
         unbroken = lines(order(client, clip, "slow", fps=fps).wait())
@@ -91,7 +92,7 @@ def random_kills(scale: Scale) -> Measured:
     """Small jobs on two workers, one of which dies every few seconds and is replaced."""
     jobs, kills = scale.of(2500), scale.of(30, at_least=4)
     options = {"worker_threads": 4, "queue_jobs": jobs + 1, "max_attempts": 10, **BRISK}
-    with Cluster(workers=2, **options) as cluster, cluster.client() as client:
+    with Lab(workers=2, **options) as cluster, cluster.client() as client:
         clip = upload(client)
         submitted: list[Job] = []
         stop = threading.Event()
@@ -136,7 +137,7 @@ def kill_now_and_then(
 
 def message_again(scale: Scale) -> Measured:
     """A worker killed between commit and acknowledgement leaves just this: a message for what is done."""
-    with Cluster(worker_threads=2) as cluster, cluster.client() as client, journal() as path:
+    with Lab(worker_threads=2) as cluster, cluster.client() as client, journal() as path:
         job = order(client, upload(client), "free", journal=str(path)).wait()
         before = lines(job)
         settings = Settings(redis_url=cluster.redis_server.url)
@@ -154,7 +155,7 @@ def message_again(scale: Scale) -> Measured:
 def stopped_and_continued(scale: Scale) -> Measured:
     """SIGSTOP while windows are in work; they run elsewhere; SIGCONT lets the old worker try to commit."""
     asleep = 15 if scale.short else 60
-    with Cluster(worker_threads=1, **BRISK) as cluster, cluster.client() as client, journal() as path:
+    with Lab(worker_threads=1, **BRISK) as cluster, cluster.client() as client, journal() as path:
         job = order(client, upload(client), "slow", journal=str(path), fps=16)
         until(lambda: starts(path), 30)
         sleeper = cluster.workers[0]
@@ -178,7 +179,7 @@ def stopped_and_continued(scale: Scale) -> Measured:
 def poison(scale: Scale) -> Measured:
     """A clip that kills its worker among eight that do not; a supervisor starts dead workers again."""
     options = {"worker_threads": 4, "max_attempts": 3, **BRISK}
-    with Cluster(workers=2, **options) as cluster, cluster.client() as client, supervised(cluster):
+    with Lab(workers=2, **options) as cluster, cluster.client() as client, supervised(cluster):
         clip = upload(client)
         neighbours = [order(client, clip, "slow", fps=10) for _ in range(4)]
         bad = order(client, clip, "poison")
@@ -224,7 +225,7 @@ def supervised(cluster: Cluster) -> Iterator[None]:
 def redis_restarted(scale: Scale) -> Measured:
     """Jobs before, Redis away, jobs after."""
     down = 3.0
-    with Cluster(worker_threads=4, **BRISK) as cluster, cluster.client() as client:
+    with Lab(worker_threads=4, **BRISK) as cluster, cluster.client() as client:
         clip = upload(client)
         accepted = [order(client, clip, "slow") for _ in range(scale.of(100, at_least=20))]
         restart = threading.Thread(target=cluster.restart_redis, args=(down,))
@@ -256,7 +257,7 @@ def redis_restarted(scale: Scale) -> Measured:
 
 def sigterm(scale: Scale) -> Measured:
     """A worker with windows in work is asked to end; then the API."""
-    with Cluster(workers=2, worker_threads=2) as cluster, cluster.client() as client, journal() as path:
+    with Lab(workers=2, worker_threads=2) as cluster, cluster.client() as client, journal() as path:
         job = order(client, upload(client), "slow", fps=32, journal=str(path))
         running(job, frames=16)
         code, seconds = ended(cluster.workers[0])
@@ -304,7 +305,7 @@ def ended(process: subprocess.Popen[bytes]) -> tuple[int, float]:
 def one_key(scale: Scale) -> Measured:
     """100 equal requests with the same key at once, each with the clip."""
     posts = 100
-    with Cluster() as cluster, cluster.client() as client, ThreadPoolExecutor(posts) as crowd:
+    with Lab() as cluster, cluster.client() as client, ThreadPoolExecutor(posts) as crowd:
         gate = threading.Barrier(posts)
 
         def post(_: int) -> tuple[int, str]:
@@ -325,7 +326,7 @@ def one_key(scale: Scale) -> Measured:
 
 def canceled(scale: Scale) -> Measured:
     """Jobs canceled while they wait and while they run, and one whose deadline passes in the queue."""
-    with Cluster(worker_threads=1) as cluster, cluster.client() as client, journal() as path:
+    with Lab(worker_threads=1) as cluster, cluster.client() as client, journal() as path:
         clip = upload(client)
         busy = order(client, clip, "slow", fps=25)
         running(busy)
@@ -367,7 +368,7 @@ def expiry(scale: Scale) -> Measured:
     """Jobs and uploads with a life of seconds; then nothing of them may be anywhere."""
     jobs, life = scale.of(1000), 5.0
     options = {"result_ttl": life, "upload_ttl": life, "idempotency_ttl": life, "sweep_seconds": 2}
-    with Cluster(queue_jobs=jobs + 1, **options) as cluster, cluster.client() as client:
+    with Lab(queue_jobs=jobs + 1, **options) as cluster, cluster.client() as client:
         until(lambda: ready(cluster), 30)
         empty = keys(cluster)
         for number in range(jobs):

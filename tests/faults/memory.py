@@ -15,6 +15,7 @@ import psutil
 
 from tests.clips import Picture, Sound, make_clip
 from tests.cluster import SAMPLE, Cluster, family
+from tests.faults.lab import Lab
 from tests.faults.lifecycle import lines, order, upload
 from tests.faults.promise import Measured, Promise, Scale
 
@@ -69,7 +70,7 @@ def processes_of(cluster: Cluster) -> list[psutil.Process]:
 def no_creep(scale: Scale) -> Measured:
     """Short clips, long ones, refusals and every form of a result; the first tenth only warms up."""
     requests = scale.of(1000, at_least=40)
-    with Cluster() as cluster, cluster.client() as client:
+    with Lab() as cluster, cluster.client() as client:
         processes = processes_of(cluster)
 
         def mixed(number: int) -> None:
@@ -101,7 +102,7 @@ def long_video(scale: Scale) -> Measured:
     """The same picture for ten seconds and for two hours, a frame a second."""
     hours = 0.1 if scale.short else 2.0
     with (
-        Cluster(worker_threads=2) as cluster,
+        Lab(worker_threads=2) as cluster,
         cluster.client() as client,
         tempfile.TemporaryDirectory() as folder,
     ):

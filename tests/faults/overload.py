@@ -16,6 +16,7 @@ import httpx
 import psutil
 
 from tests.cluster import SAMPLE, Cluster, until
+from tests.faults.lab import Lab
 from tests.faults.lifecycle import order, ready, unfinished, upload
 from tests.faults.promise import Measured, Promise, Scale
 
@@ -23,7 +24,7 @@ from tests.faults.promise import Measured, Promise, Scale
 def overload(scale: Scale) -> Measured:
     """Capacity is 20 clips a second (2 threads, 0.1 s a clip); 200 a second come, by an upload's id."""
     seconds = max(6.0, 60 * scale.factor)
-    with Cluster(worker_threads=2, queue_jobs=16) as cluster, cluster.client() as client:
+    with Lab(worker_threads=2, queue_jobs=16) as cluster, cluster.client() as client:
         body = {"upload_id": upload(client), "seconds": 0.02}
         answers: list[tuple[int, float, bool]] = []
 
@@ -69,7 +70,7 @@ def quick(cluster: Cluster, body: dict[str, object]) -> bool:
 def vanishing(scale: Scale) -> Measured:
     """Half of the clients hang up in the middle of their upload, half while they wait for the answer."""
     clients = scale.of(1000)
-    with Cluster(worker_threads=4, queue_jobs=2000) as cluster:
+    with Lab(worker_threads=4, queue_jobs=2000) as cluster:
         httpx.get(f"{cluster.url}/v1/strategies").raise_for_status()
         assert cluster.api is not None
         api = psutil.Process(cluster.api.pid)
@@ -146,7 +147,7 @@ class Clock:
 def health_under_load(scale: Scale) -> Measured:
     """Eight clients with uploads as fast as they can; health and metrics asked twenty times a second."""
     seconds = max(5.0, 30 * scale.factor)
-    with Cluster(worker_threads=2) as cluster, cluster.client() as client:
+    with Lab(worker_threads=2) as cluster, cluster.client() as client:
         clocks = [Clock(f"{cluster.url}/healthz"), Clock(f"{cluster.url}/metrics")]
         until_when = time.monotonic() + seconds
 
@@ -171,7 +172,7 @@ def health_under_load(scale: Scale) -> Measured:
 
 def slow_reader(scale: Scale) -> Measured:
     """Four clients read nothing of a long result, and of an event stream; a fifth is timed."""
-    with Cluster(worker_threads=2) as cluster, cluster.client() as client:
+    with Lab(worker_threads=2) as cluster, cluster.client() as client:
         clip = upload(client)
         long = order(client, clip, "free", fps=25).wait()
         running = order(client, clip, "slow", fps=25)
