@@ -138,17 +138,21 @@ def drain(desk: Desk) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which drains on the first signal: calls that wait are answered at once, so that it can end."""
+    """uvicorn, which drains on the first signal: calls that wait are answered at once, so that it can end.
+
+    The signal is not raised again after an orderly end, as uvicorn would: the exit code is 0.
+    """
 
     def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.app = app
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         desk = getattr(self.app.state, "desk", None)
         if desk is not None:
             drain(desk)
-        super().handle_exit(sig, frame)
+        self.force_exit = self.should_exit  # a second signal waits for nobody
+        self.should_exit = True
 
 
 def serve_http(settings: Settings) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
+import av
 import httpx
 import pytest
 import uvicorn
@@ -24,7 +26,7 @@ from service.redis_server import PrivateRedis
 from service.schemas import Problem
 from service.settings import Settings
 from tests.clips import make_clip
-from tests.cluster import free_port, until
+from tests.cluster import Cluster, free_port, until
 from tests.handwork import HandWorker
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -446,6 +448,49 @@ def test_a_draining_process_answers_who_waits(tmp_path, own_redis, clip) -> None
         api.server.handle_exit(15, None)
         assert waiting.result().status_code == 202
         assert time.monotonic() - began < 2
+
+
+def test_the_whole_way_with_a_real_worker(clip) -> None:
+    with Cluster(registry="models.strategies") as cluster, httpx.Client(base_url=cluster.url) as http:
+        response = http.post("/segment/full-mask", files=sent(clip), timeout=30)
+        assert [frame["area"] for frame in response.json()["frames"]] == [64 * 48] * 3
+        url = f"/v1/jobs/{response.json()['job_id']}/result?format=mp4"
+        overlay = http.get(url, timeout=40)
+        assert (overlay.status_code, overlay.headers["content-type"]) == (200, "video/mp4")
+        with av.open(io.BytesIO(overlay.content)) as container:
+            assert [stream.type for stream in container.streams] == ["video", "audio"]
+            assert sum(1 for _ in container.decode(video=0)) == 30
+
+
+def test_the_process_ends_in_order_on_sigterm(tmp_path, own_redis) -> None:
+    port = free_port()
+    environment = {
+        **os.environ,
+        "REDIS_URL": own_redis.url,
+        "STORAGE_URL": (tmp_path / "storage").as_uri(),
+        "EARSHOT_SCRATCH_DIR": str(tmp_path / "scratch"),
+        "EARSHOT_PORT": str(port),
+    }
+    command = [sys.executable, "-m", "service", "api"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE) as process:
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+                assert until(lambda: answers(http), 30)
+                assert http.get("/readyz").json()["checks"]["redis"] == "ok"
+            process.terminate()
+            assert process.wait(10) == 0
+            assert process.stderr is not None
+            lines = [json.loads(line) for line in process.stderr]
+            assert any(line["event"] == f"Finished server process [{process.pid}]" for line in lines)
+        finally:
+            process.kill()
+
+
+def answers(http: httpx.Client) -> bool:
+    try:
+        return http.get("/healthz").is_success
+    except httpx.TransportError:
+        return False
 
 
 def test_the_process_starts_without_torch() -> None:
