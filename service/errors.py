@@ -54,6 +54,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "queue_full": Kind(503, "The queue is full", retryable=True),
         "draining": Kind(503, "The service is shutting down", retryable=True),
         "store_unavailable": Kind(503, "The job store cannot be reached", retryable=True),
+        "storage_unavailable": Kind(503, "The storage cannot be used", retryable=True),
         "weights_missing": Kind(503, "The weights of the strategy are not installed"),
         "weights_invalid": Kind(503, "The weights of the strategy cannot be used"),
         "not_ready": Kind(503, "The service is not ready", retryable=True),
@@ -114,6 +115,8 @@ def code_and_detail(error: BaseException) -> tuple[str, str]:
         return error.code, str(error)
     if isinstance(error, RedisError):
         return "store_unavailable", "The job store does not answer just now; try again in a few seconds."
+    if isinstance(error, OSError):
+        return "storage_unavailable", "A file of the service cannot be read or written just now; try again."
     return "internal_error", "An unexpected error was logged under this request's id."
 
 

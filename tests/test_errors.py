@@ -49,6 +49,12 @@ def test_an_unknown_exception_says_nothing_of_itself() -> None:
     assert "secret" not in str(document)
 
 
+def test_a_full_disk_is_a_pause_that_names_no_path() -> None:
+    document = problem_document(OSError(28, "No space left on device", "/srv/earshot/uploads/x"))
+    assert (document["status"], document["code"]) == (503, "storage_unavailable")
+    assert "/srv" not in str(document)
+
+
 def test_redis_away_is_a_pause_not_a_failure() -> None:
     document = problem_document(RedisConnectionError("Error 111 connecting to /run/redis.sock"))
     assert (document["status"], document["retryable"]) == (503, True)
