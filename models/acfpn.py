@@ -191,8 +191,8 @@ def load_acfpn(path: Path, config: AcFpnConfig | None = None, fusion: FusionName
     config = config or AcFpnConfig()
     told = metadata(path).get("fusion") if path.suffix == ".safetensors" else None
     config = replace_in(config, fusion=fusion or named(told, path) or guessed(state, config, path))
-    with torch.device("meta"):
-        network = ACFPN(config)
+    with torch.device("meta"):  # no time goes into random numbers that the file replaces
+        network = ACFPN(config).to_empty(device="cpu")
     load_into(network, state, path.name)
     return network.eval()
 

@@ -143,8 +143,8 @@ def contrast(pairs: list[Tensor]) -> Tensor | None:
 
 def load_audioclip(path: Path, config: AudioCLIPConfig | None = None) -> AudioCLIP:
     """A network in evaluation mode from our file or `AudioCLIP-Full-Training.pt`; every key must fit."""
-    with torch.device("meta"):
-        network = AudioCLIP(config)
+    with torch.device("meta"):  # no time goes into random numbers that the file replaces
+        network = AudioCLIP(config).to_empty(device="cpu")
     load_into(network, read_checkpoint(path), path.name)
     return network.eval()
 

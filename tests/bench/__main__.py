@@ -1,0 +1,56 @@
+"""`python -m tests.bench [NAME ...]`: JSON lines. Each benchmark has a process, and so a peak, of its own."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+
+import torch
+
+from tests.bench import decode, networks
+from tests.bench.timing import Timing, device
+
+BENCHMARKS: Mapping[str, Callable[[], Iterator[Timing]]] = {
+    "decode": decode.decode,
+    "audio-tower": networks.audio_tower,
+    "image-tower": networks.image_tower,
+    "heat-map": networks.heat_map,
+    "ac-fpn": networks.ac_fpn,
+    "fbsp-kernel": networks.fbsp_kernel,
+}
+THREADS = 2
+
+
+def main(names: list[str]) -> int:
+    """One named benchmark runs here; several, or all, run one after the other in children."""
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        print(
+            f"There is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}.", file=sys.stderr
+        )
+        return 2
+    if len(names) != 1:
+        children = [
+            subprocess.run([sys.executable, "-m", "tests.bench", name], check=False)
+            for name in names or BENCHMARKS
+        ]
+        return max(child.returncode for child in children)
+    torch.manual_seed(0)
+    torch.set_num_threads(THREADS)
+    machine = {
+        "device": str(device()),
+        "threads": THREADS,
+        "torch": torch.__version__,
+        "cpu": platform.machine(),
+    }
+    for timing in BENCHMARKS[names[0]]():
+        row = asdict(timing)
+        print(json.dumps(row | row.pop("details") | machine), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
