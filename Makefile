@@ -10,8 +10,10 @@ export HF_HUB_OFFLINE = 1
 serve: .venv/ready
 	$(BIN)/python -m service serve --port $(PORT)
 
+# One thread a test, one test file a core: torch and the tests do not fight over the cores.
+test: export OMP_NUM_THREADS = 1
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
