@@ -43,8 +43,8 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def wave(*loudness: float) -> torch.Tensor:
-    """[n, 1, one second]: a tone of each loudness."""
-    tone = torch.sin(torch.arange(RATE) * 2 * math.pi * 440 / RATE)
+    """[n, 1, a fifth of a second]: a tone of each loudness."""
+    tone = torch.sin(torch.arange(RATE // 5) * 2 * math.pi * 440 / RATE)
     return torch.stack([tone * each for each in loudness])[:, None]
 
 
