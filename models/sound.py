@@ -60,11 +60,14 @@ class Sound:
         # What the track holds before its start is the encoder's run-in, and no sound of the clip.
         self.first_sample = round((start - self.origin) * self.rate)
         self.first_tick = 0 if self.samples_in_tick <= 1 else self.time_of_first_packet()
+        self.first_position = float(self.first_tick * self.time_base - self.origin) * self.rate
 
     def windows(self, spans: Sequence[Span], rates: Sequence[int]) -> Mapping[int, Wave]:
         """For each rate float32 [spans, rate]: the second of sound that each span (start, end) names."""
+        if not rates:
+            return {}
         margins = {rate: margin_between(self.rate, rate) for rate in rates}
-        margin = max(margins.values(), default=Fraction(0))
+        margin = max(margins.values())
         pieces: dict[int, dict[int, Wave]] = {rate: {} for rate in rates}
         whole = Fraction(1)
         for second, stretch in self.seconds(spans, margin):
@@ -139,7 +142,7 @@ class Sound:
                 if not packet.is_discard:
                     filled = max(filled, paste(wave, sound, cursor - first, self.first_sample - first))
                 cursor += len(sound)
-        return Stretch(wave, Fraction(filled, self.rate))
+        return Stretch(np.nan_to_num(wave).clip(-1, 1), Fraction(filled, self.rate))
 
     def fresh_decoder(self) -> AudioCodecContext:
         """A decoder without a past: flushing is not enough, AAC's noise generator would run on."""
@@ -156,7 +159,7 @@ class Sound:
         return decoder
 
     def mono(self, frame: AudioFrame) -> Wave:
-        """The mean of the channels, float32 in [-1, 1]."""
+        """The mean of the channels, float32; full scale is 1."""
         if frame.sample_rate != self.rate:
             raise UndecodableMedia("The audio changes its sample rate on the way, which is not supported.")
         samples = frame.to_ndarray()
@@ -164,19 +167,18 @@ class Sound:
             samples = samples.reshape(frame.samples, -1).T
         name = frame.format.name.removesuffix("p")
         offset = FULL_SCALE["u8"] if name == "u8" else 0.0
-        mean: Wave = (samples.astype(np.float32) - np.float32(offset)).mean(axis=0, dtype=np.float32)
-        mean = np.nan_to_num(mean / np.float32(FULL_SCALE[name]))
-        return mean.clip(-1, 1)
+        with np.errstate(over="ignore", invalid="ignore"):  # samples may be any float, infinity included
+            mean: Wave = (samples.astype(np.float32) - np.float32(offset)).mean(axis=0, dtype=np.float32)
+        return mean / np.float32(FULL_SCALE[name])
 
     def position(self, pts: int, samples: int) -> int:
         """The number, from the origin, of the first sample of a packet of `samples` at `pts`."""
-        base = float(self.first_tick * self.time_base - self.origin) * self.rate
         offset = (pts - self.first_tick) * self.samples_in_tick
         if self.samples_in_tick > 1:
             # The container rounds times: what lies within a tick of a whole number of packets lies there.
             whole = round(offset / samples) * samples
             offset = whole if abs(whole - offset) <= self.samples_in_tick else offset
-        return round(base + offset)
+        return round(self.first_position + offset)
 
     def ticks(self, second: Fraction) -> int:
         """Seconds from the origin in units of the track's time base."""

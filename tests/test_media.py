@@ -352,6 +352,21 @@ def test_a_video_with_a_sound_file(tmp_path: Path, name: str, codec: str) -> Non
     assert np.abs(np.roll(sounds, -late, axis=1)[1:, middle] - expected[1:, middle]).max() < 0.1
 
 
+def test_floats_that_are_no_numbers_become_sound_in_range() -> None:
+    samples = tone(2, 8000)
+    samples[100:200], samples[300:400], samples[500] = np.nan, np.inf, 3e38
+    head = b"RIFF" + struct.pack("<I", 36 + samples.nbytes) + b"WAVEfmt "
+    data = (
+        head
+        + struct.pack("<IHHIIHH", 16, 3, 1, 8000, 32_000, 4, 32)
+        + b"data"
+        + struct.pack("<I", samples.nbytes)
+    )
+    media = Media(frames=(image_bytes(0),), audio=data + samples.tobytes())
+    sound = next(windows(media, rates=(16_000,))).audio[16_000]
+    assert np.isfinite(sound).all() and np.abs(sound).max() <= 1 and sound.any()
+
+
 def image_bytes(
     frame: int, kind: str = "PNG", mode: str = "RGB", size: tuple[int, int] = SIZE, **options
 ) -> bytes:

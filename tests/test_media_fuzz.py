@@ -1,4 +1,4 @@
-"""Damaged clips give frames or one of our own exceptions, soon, in little memory, without killing the decoder.
+"""Damaged clips give frames or one of our own exceptions, soon, in little memory, and kill no decoder.
 
 Every case is decoded in a process of its own, as the service does, so that a crash inside libav is a failure
 here with a seed to its name: `python -m tests.test_media_fuzz SEED` runs that case in this process.
@@ -143,7 +143,7 @@ def run(seeds: range) -> Iterator[dict[str, object]]:
 def ends(first: int, count: int) -> list[dict[str, float]]:
     """Run cases from one fresh process, which forks for each."""
     command = [sys.executable, "-m", "tests.test_media_fuzz", str(first), str(count)]
-    fuzz = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    fuzz = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=600)
     found = [json.loads(line) for line in fuzz.stdout.splitlines()]
     assert len(found) == count
     failed = [
