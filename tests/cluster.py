@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -53,6 +54,8 @@ class Cluster:
     def __init__(self, workers: int = 1, **settings: object) -> None:
         self.count = workers
         self.folder = Path(tempfile.mkdtemp(prefix="earshot-test-"))
+        # The kernel kills a child when the thread that made it ends: one thread, as long-lived as we, makes all.
+        self.maker = ThreadPoolExecutor(1)
         self.redis_server = PrivateRedis(self.folder, before_exec=die_with_parent)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -89,7 +92,7 @@ class Cluster:
 
     def start(self) -> None:
         """Returns when the service says that it is ready."""
-        self.redis_server.start()
+        self.start_redis()
         self.start_api()
         for _ in range(self.count):
             self.add_worker()
@@ -112,6 +115,9 @@ class Cluster:
         with self.redis() as client:
             return cast("list[str]", client.zrange("avs:workers", 0, -1))
 
+    def start_redis(self) -> None:
+        self.maker.submit(self.redis_server.start).result()
+
     def start_api(self) -> None:
         self.api = self.process("api")
 
@@ -120,6 +126,9 @@ class Cluster:
         return self.workers[-1]
 
     def process(self, command: str) -> subprocess.Popen[bytes]:
+        return self.maker.submit(self._process, command).result()
+
+    def _process(self, command: str) -> subprocess.Popen[bytes]:
         self.started += 1
         with (self.folder / f"{self.started:03d}-{command}.log").open("wb") as log:
             return subprocess.Popen(
@@ -150,6 +159,7 @@ class Cluster:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
         self.redis_server.stop()
+        self.maker.shutdown()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def client(self, patience: float = 60.0) -> Client:
@@ -164,7 +174,7 @@ class Cluster:
         """Redis is away for `down` seconds and comes back with what its append-only file holds."""
         self.redis_server.stop()
         time.sleep(down)
-        self.redis_server.start()
+        self.start_redis()
         wait_for(self.redis_server.url, 10)
 
     def log(self) -> str:
