@@ -1,0 +1,84 @@
+"""AudioCLIP as strategies ask it: unit features of sounds, sentences and pictures, and maps of frames."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.audioclip.audio import AudioScale
+from models.audioclip.audioclip import AudioCLIP, unit
+from models.audioclip.tokenizer import Tokenizer
+from models.errors import InvalidOption
+from models.segments import SECONDS
+from models.weights import Weights
+
+TEXTS_PER_BATCH = 64
+TEXTS_KEPT = 8192
+
+
+class AudioClipEncoder:
+    """Implements `SoundTextEncoder` for sound at 44.1 kHz. Safe to share between threads."""
+
+    def __init__(self, network: AudioCLIP, tokenizer: Tokenizer) -> None:
+        self.network, self._tokenizer = network, tokenizer
+        self.resolution = network.config.image.resolution
+        self._texts: dict[str, Tensor] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.text_projection.device
+
+    @torch.inference_mode()
+    def audio(
+        self, sound: NDArray[np.float32], scale: AudioScale = "int16", repeats: int = SECONDS
+    ) -> Tensor:
+        """Mono sound [n, samples] in [-1, 1] -> unit rows [n, embed]. A second is heard five times over,
+        because AudioCLIP was trained on five seconds."""
+        wave = torch.from_numpy(sound).to(self.device)[:, None].tile(repeats)
+        return unit(self.network.encode_audio(wave, scale))
+
+    @torch.inference_mode()
+    def text(self, sentences: Sequence[str]) -> Tensor:
+        """Sentences -> unit rows [n, embed]. A sentence seen before is not computed again."""
+        if not sentences:
+            raise InvalidOption("The vocabulary is empty; name at least one sound.")
+        with self._lock:
+            new = [each for each in dict.fromkeys(sentences) if each not in self._texts]
+            if len(self._texts) + len(new) > TEXTS_KEPT:
+                self._texts = {each: self._texts[each] for each in sentences if each in self._texts}
+            for start in range(0, len(new), TEXTS_PER_BATCH):
+                batch = new[start : start + TEXTS_PER_BATCH]
+                tokens = self._tokenizer(batch, self.network.config.text.context)
+                rows = unit(self.network.encode_text(tokens.to(self.device)))
+                self._texts |= {each: row.clone() for each, row in zip(batch, rows, strict=True)}
+            return torch.stack([self._texts[each] for each in sentences])
+
+    @torch.inference_mode()
+    def pictures(self, images: Tensor) -> Tensor:
+        """Images [n, 3, H, W] as `preprocess` makes them -> unit rows [n, embed]."""
+        return unit(self.network.encode_image(images))
+
+    @torch.inference_mode()
+    def maps(self, images: Tensor, *, surgery: bool) -> tuple[Tensor, Tensor]:
+        """Images -> what each place looks like [n, embed, h, w], and unit rows of the whole [n, embed].
+
+        The rows are CLIP's own, whether the maps come by surgery or not: only the last layer runs twice.
+        """
+        tower = self.network.visual
+        features = tower(images)
+        places = tower.attnpool(features.maps[3], surgery=True)[0] if surgery else features.maps[4]
+        return places, unit(features.pooled)
+
+
+def tokenizer(weights: Weights) -> Tokenizer:
+    """What the installed text tower reads: byte pairs, or bytes where it is the tiny one."""
+    if weights.identity("audioclip").family == "tiny":
+        return Tokenizer()
+    return Tokenizer.from_file(weights.path("audioclip-bpe"))
