@@ -15,7 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.media import Window
-from models.strategies.options import AcFpnOptions, FullMaskOptions
+from models.strategies.options import (
+    AcFpnOptions,
+    BoxPromptOptions,
+    FullMaskOptions,
+    GateOptions,
+    HeatmapBoxPromptOptions,
+    NoPromptOptions,
+    PointPromptOptions,
+    RandomSamOptions,
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,8 @@ class Strategy:
         return type(self.presets["best"])
 
 
+NO_GATE = GateOptions(enabled=False)
+
 STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
     {
         "ac-fpn": Strategy(
@@ -73,6 +84,54 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             },
             networks=("ac-fpn",),
             audio_rates=(44_100,),
+        ),
+        "box-prompt": Strategy(
+            summary="What is heard, by name; where that is seen, boxes; in each box, SAM's mask.",
+            module="models.strategies.box_prompt",
+            presets={
+                "best": BoxPromptOptions(),
+                "paper": BoxPromptOptions(nms=None, max_boxes=100, resolution="paper", gate=NO_GATE),
+            },
+            networks=("clap", "audioclip", "grounding-dino", "sam"),
+            audio_rates=(44_100, 48_000),
+        ),
+        "heatmap-box-prompt": Strategy(
+            summary="A box around what looks like the sound, by AudioCLIP; in the box, SAM's mask.",
+            module="models.strategies.heatmap_box_prompt",
+            presets={
+                "best": HeatmapBoxPromptOptions(),
+                "paper": HeatmapBoxPromptOptions(audio_scale="paper", resolution="paper", gate=NO_GATE),
+            },
+            networks=("audioclip", "sam"),
+            audio_rates=(44_100,),
+        ),
+        "point-prompt": Strategy(
+            summary="Points where the frame looks like the sound, by AudioCLIP; at the points, SAM's mask.",
+            module="models.strategies.point_prompt",
+            presets={
+                "best": PointPromptOptions(),
+                "paper": PointPromptOptions(
+                    placing="paper", audio_scale="paper", resolution="paper", gate=NO_GATE
+                ),
+            },
+            networks=("audioclip", "sam"),
+            audio_rates=(44_100,),
+        ),
+        "no-prompt": Strategy(
+            summary="Everything that SAM finds in the frame, and of that, what AudioCLIP hears.",
+            module="models.strategies.no_prompt",
+            presets={
+                "best": NoPromptOptions(),
+                "paper": NoPromptOptions(crops="paper", sound="paper", resolution="paper", gate=NO_GATE),
+            },
+            networks=("audioclip", "sam"),
+            audio_rates=(44_100, 48_000),
+        ),
+        "random-sam": Strategy(
+            summary="SAM's mask at a random point: it does not listen, and every method should beat it.",
+            module="models.strategies.random_sam",
+            presets={"best": RandomSamOptions(), "paper": RandomSamOptions(resolution="paper")},
+            networks=("sam",),
         ),
         "full-mask": Strategy(
             summary="Every pixel of every frame: the floor that a method must beat.",

@@ -1,14 +1,75 @@
-"""The options of every strategy: frozen pydantic dataclasses, published as JSON schema. Imports no torch."""
+"""The options of every strategy: frozen pydantic dataclasses, published as JSON schema. Imports no torch.
+
+Dataclasses here do not inherit: pydantic publishes the docstrings of a class's own fields only. What several
+strategies take is an annotated type with its description.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+from models.vocabularies import VocabularyName, chosen, vocabulary
+
 CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+MOST_LABELS = 1000
+LABEL_CHARACTERS = 100  # longer than every name of AudioSet; AudioCLIP's tiny text tower reads 75 bytes
+SENTENCE_CHARACTERS = 200
+
+
+def _named(text: str) -> str:
+    """Something to look for: white space made single, and more than punctuation."""
+    text = " ".join(text.split())
+    if not any(character.isalnum() for character in text):
+        raise ValueError("Name something: a word is missing here.")
+    return text
+
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Cosine = Annotated[float, Field(ge=-1.0, le=1.0)]
+Label = Annotated[str, Field(max_length=LABEL_CHARACTERS), AfterValidator(_named)]
+Sentence = Annotated[str, Field(max_length=SENTENCE_CHARACTERS), AfterValidator(_named)]
+AudioScaleOption = Annotated[
+    Literal["int16", "paper"],
+    Field(
+        description="`int16` feeds sound as AudioCLIP was trained (x 32768); `paper` as the published code "
+        "does (+-1)."
+    ),
+]
+ResolutionOption = Annotated[
+    Literal["source", "paper"],
+    Field(
+        description="`source` segments the frame as it is; `paper` squashes it to 224 x 224 first and "
+        "repeats the pixels of the mask."
+    ),
+]
+SurgeryOption = Annotated[
+    bool,
+    Field(description="Let AudioCLIP's values attend to values, so that a place listens to places like it."),
+]
+ReverseOption = Annotated[
+    bool,
+    Field(description="Make bright what is unlike the sound: AudioCLIP's cosines are low at the source."),
+]
+
+
+@dataclass(frozen=True, config=CONFIG)
+class GateOptions:
+    """When a second is answered with an empty mask and a reason, whatever the picture shows.
+
+    The defaults are cautious and not yet calibrated: that needs trained weights, and comes with them.
+    """
+
+    enabled: bool = True
+    """Without the gate every second is segmented, as the published code does."""
+    energy: Annotated[float, Field(ge=-120.0, le=0.0)] = -60.0
+    """A second whose root mean square is below this, in dB of full scale, holds no sound."""
+    noise: bool = True
+    """Where names are recognised: nothing sounds if a name of silence or noise fits better than any other."""
+    agreement: Cosine | None = None
+    """Where AudioCLIP sees the frame: its cosine with the sound must reach this. Null does not ask."""
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -30,6 +91,162 @@ class AcFpnOptions:
     """`source` brings the logits to the size of the frame; `paper` thresholds at 224 first."""
     silent_is_empty: bool = True
     """A second without any sound gives an empty mask; the published code segments it like any other."""
+
+
+@dataclass(frozen=True, config=CONFIG)
+class PointThreshold:
+    """Thresholds of `point-prompt`."""
+
+    heatmap: Fraction | None = None
+    """Where points are taken: above it for `local`, from it on for `dense`. Null is 0.60 and 0.85, which the
+    paper takes for single sources; for several it takes 0.65 and 0.70. `global` has none."""
+
+
+@dataclass(frozen=True, config=CONFIG)
+class PointPromptOptions:
+    """Options of `point-prompt`."""
+
+    points: Literal["global", "local", "dense"] = "dense"
+    """The brightest and the darkest place; peaks and valleys; or the brightest and darkest of a grid."""
+    thresholds: PointThreshold = PointThreshold()
+    placing: Literal["exact", "paper"] = "exact"
+    """`paper` puts peaks where the published code does, at (x, x), and breaks ties as NumPy happens to."""
+    surgery: SurgeryOption = True
+    reverse: ReverseOption = True
+    audio_scale: AudioScaleOption = "int16"
+    resolution: ResolutionOption = "source"
+    gate: GateOptions = GateOptions()
+
+
+@dataclass(frozen=True, config=CONFIG)
+class HeatmapThreshold:
+    """Thresholds of `heatmap-box-prompt`."""
+
+    heatmap: Fraction = 0.55
+    """Places from this on are bright; connected ones form a component."""
+
+
+@dataclass(frozen=True, config=CONFIG)
+class HeatmapBoxPromptOptions:
+    """Options of `heatmap-box-prompt`."""
+
+    component: Literal["largest", "all", "brightest"] = "largest"
+    """The component with the most pixels; every one, their masks united; or that of the brightest pixel."""
+    thresholds: HeatmapThreshold = HeatmapThreshold()
+    surgery: SurgeryOption = True
+    reverse: ReverseOption = True
+    audio_scale: AudioScaleOption = "int16"
+    resolution: ResolutionOption = "source"
+    gate: GateOptions = GateOptions()
+
+
+@dataclass(frozen=True, config=CONFIG)
+class GridThresholds:
+    """Thresholds of `no-prompt`: the first three choose the masks, the last those that sound."""
+
+    quality: Fraction = 0.88
+    """SAM's own estimate of a mask's IoU must be above this."""
+    stability: Fraction = 0.95
+    """IoU of the mask with itself when the logits are cut at +1 and at -1: must reach this."""
+    overlap: Fraction = 0.7
+    """Of two masks whose boxes overlap by more IoU than this, the better one stays."""
+    score: Cosine | None = None
+    """A mask sounds when its score is above this. Null is 0.9 for `minmax` and 0.5 for `softmax`; a cosine
+    has no published value, so `cosine` must be given one."""
+
+
+@dataclass(frozen=True, config=CONFIG)
+class NoPromptOptions:
+    """Options of `no-prompt`."""
+
+    score: Literal["minmax", "softmax", "cosine"] = "minmax"
+    """What becomes of the cosines of the masks of a frame with its sound: stretched to 0..1 (so the best mask
+    always sounds), softmax of 100 times the cosine (so at most one reaches 0.5), or as they are."""
+    thresholds: GridThresholds = GridThresholds()
+    points_per_side: Annotated[int, Field(ge=1, le=64)] = 32
+    """SAM is asked at this many points along each side of the frame."""
+    crops: Literal["whole", "paper"] = "whole"
+    """`paper` cuts each mask out without its last row and column, and where nothing is left, gives every
+    later score to the mask before its own."""
+    sound: Literal["trained", "paper"] = "trained"
+    """`trained` is a second at 44.1 kHz, five times, x 32768; `paper` is one second at 48 kHz, +-1."""
+    resolution: ResolutionOption = "source"
+    gate: GateOptions = GateOptions()
+
+    @model_validator(mode="after")
+    def _threshold_of_cosines(self) -> NoPromptOptions:
+        if self.score == "cosine" and self.thresholds.score is None:
+            raise ValueError("With `score` = cosine, set `thresholds.score`: there is no published value.")
+        return self
+
+
+@dataclass(frozen=True, config=CONFIG)
+class DetectionThresholds:
+    """Thresholds of `box-prompt`."""
+
+    box: Fraction = 0.30
+    """A box counts when the detector's probability is above this."""
+    audio: Cosine | None = None
+    """A name counts when its cosine with the sound reaches this. Null takes the best, however they fit."""
+
+
+@dataclass(frozen=True, config=CONFIG)
+class BoxPromptOptions:
+    """Options of `box-prompt`."""
+
+    recogniser: Literal["clap", "audioclip"] = "clap"
+    """Which network says what is heard."""
+    vocabulary: VocabularyName | None = None
+    """The names to choose from: AudioSet's 527, AVSBench's 23 or the 70 of AVSBench-semantic. Null is
+    `labels`, or AudioSet where there are none."""
+    labels: tuple[Label, ...] = Field(default=(), max_length=MOST_LABELS)
+    """The names to choose from, in your own words. With `vocabulary`: those names of it."""
+    top_k: Annotated[int, Field(ge=1, le=10)] = 1
+    """How many of the best names to look for in each frame."""
+    prompt: Literal["label", "look", "caption", "text"] = "label"
+    """What the detector is asked: the name; `Look! Object of {name}`; that one of `captions` that fits the
+    sound best; or `text`, whatever is heard."""
+    captions: tuple[Sentence, ...] = Field(default=(), max_length=MOST_LABELS)
+    """Sentences to choose from when `prompt` is `caption`."""
+    text: Sentence | None = None
+    """The question when `prompt` is `text`, such as "the object in the middle"."""
+    thresholds: DetectionThresholds = DetectionThresholds()
+    nms: Fraction | None = 0.7
+    """Of two boxes that overlap by more IoU than this, the surer one stays. Null keeps all, as published."""
+    max_boxes: Annotated[int, Field(ge=1, le=100)] = 50
+    """The surest boxes of a frame, at most this many; the published code has no bound."""
+    resolution: ResolutionOption = "source"
+    gate: GateOptions = GateOptions()
+
+    @model_validator(mode="after")
+    def _has_something_to_look_for(self) -> BoxPromptOptions:
+        if (self.prompt == "caption") != bool(self.captions):
+            raise ValueError("`captions` and `prompt` = caption go together: give both or neither.")
+        if (self.prompt == "text") != (self.text is not None):
+            raise ValueError("`text` and `prompt` = text go together: give both or neither.")
+        self.candidates()
+        return self
+
+    def candidates(self) -> tuple[str, ...]:
+        """What the sound is compared with, each once; nothing if the question does not depend on it."""
+        if self.prompt == "text":
+            return ()
+        if self.prompt == "caption":
+            names = self.captions
+        elif self.vocabulary is None:
+            names = self.labels or vocabulary("audioset")
+        else:
+            names = chosen(self.vocabulary, self.labels) or vocabulary(self.vocabulary)
+        return tuple(dict.fromkeys(names))
+
+
+@dataclass(frozen=True, config=CONFIG)
+class RandomSamOptions:
+    """Options of `random-sam`."""
+
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    """The point of a frame depends on this and on the frame's number in the clip, on nothing else."""
+    resolution: ResolutionOption = "source"
 
 
 @dataclass(frozen=True, config=CONFIG)

@@ -1,0 +1,112 @@
+"""The gate: seconds in which nothing that can be seen sounds, each with a sentence that says why.
+
+Three judges, each with one verdict a frame, None where it has no objection: the energy of the second, names
+of silence and noise that fit it better than any other, and how well sound and picture agree. Their thresholds
+stand in `GateOptions`. The defaults are cautious guesses: calibration on SynthAVS needs trained weights, and
+comes with the tiny family's. Until then `agreement` is off, and `energy` is what the noise of any recording
+stays below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.media import Window
+from models.segments import AUDIOCLIP_RATE
+from models.sound_maps import SoundMapper
+from models.strategies import FrameMasks, Instance
+from models.strategies.options import GateOptions, HeatmapBoxPromptOptions, PointPromptOptions
+
+SILENT = "There is no sound in this second."
+NOISY = "Only silence or noise is heard in this second."
+UNSEEN = "Nothing that can be seen agrees with the sound of this second."
+NO_MASK = "SAM found no pixels of an object where it was asked."
+LEAST_DECIBELS = -200.0  # of a second of zeros
+
+Verdicts = list[str | None]
+
+
+@dataclass(frozen=True)
+class MappedFrame:
+    """A frame's heat map [s, s], None if nobody looked at it, and the gate's verdict."""
+
+    heat: NDArray[np.float32] | None
+    verdict: str | None
+
+
+def by_energy(seconds: NDArray[np.float32], gate: GateOptions) -> Verdicts:
+    """Sounds [n, samples] in [-1, 1]: is the root mean square below the threshold?"""
+    return [SILENT if gate.enabled and decibels(second) < gate.energy else None for second in seconds]
+
+
+def by_noise(names: NDArray[np.float32], noises: NDArray[np.float32], gate: GateOptions) -> Verdicts:
+    """Cosines [n, m] of names and [n, k] of silence and noise: does one of the latter fit best?"""
+    asked = gate.enabled and gate.noise
+    return [
+        NOISY if asked and noise.max(initial=-1.0) > name.max(initial=-1.0) else None
+        for name, noise in zip(names, noises, strict=True)
+    ]
+
+
+def by_agreement(cosines: NDArray[np.float32], gate: GateOptions) -> Verdicts:
+    """Cosine of each frame with its sound [n]: does it reach the threshold?"""
+    if not gate.enabled or gate.agreement is None:
+        return [None] * len(cosines)
+    return [UNSEEN if cosine < gate.agreement else None for cosine in cosines]
+
+
+def decibels(second: NDArray[np.float32]) -> float:
+    """Root mean square in dB of full scale."""
+    power = float(np.mean(np.square(second, dtype=np.float64)))
+    return 10 * float(np.log10(power)) if power > 0 else LEAST_DECIBELS
+
+
+def unopposed(verdicts: Sequence[str | None]) -> list[int]:
+    """The frames that nobody objects to."""
+    return [index for index, verdict in enumerate(verdicts) if verdict is None]
+
+
+def mapped(
+    window: Window, mapper: SoundMapper, options: PointPromptOptions | HeatmapBoxPromptOptions
+) -> list[MappedFrame]:
+    """Heat maps of the frames with sound, all in one batch, and whether sound and picture agree."""
+    assert window.frames is not None, "the table of strategies says that this one needs pixels"
+    seconds = window.audio[AUDIOCLIP_RATE]
+    frames = [MappedFrame(None, verdict) for verdict in by_energy(seconds, options.gate)]
+    heard = unopposed([frame.verdict for frame in frames])
+    maps = mapper(
+        window.frames[heard],
+        seconds[heard],
+        surgery=options.surgery,
+        reverse=options.reverse,
+        scale=options.audio_scale,
+        antialias=options.resolution == "source",
+    )
+    verdicts = by_agreement(maps.agreement, options.gate)
+    for index, heat, verdict in zip(heard, maps.heat, verdicts, strict=True):
+        frames[index] = MappedFrame(heat, verdict)
+    return frames
+
+
+def empty(size: tuple[int, int], reason: str, heat: NDArray[np.float32] | None = None) -> FrameMasks:
+    """A frame [H, W] in which nothing sounds."""
+    return FrameMasks(mask=np.zeros(size, bool), reason=reason, heatmap=heat)
+
+
+def united(
+    size: tuple[int, int],
+    masks: Sequence[NDArray[np.bool_]],
+    *,
+    instances: tuple[Instance, ...] = (),
+    heat: NDArray[np.float32] | None = None,
+    otherwise: str = NO_MASK,
+) -> FrameMasks:
+    """The union of masks [H, W] as a frame's answer; `otherwise` is the reason if it is empty."""
+    mask = np.zeros(size, bool)
+    for each in masks:
+        mask |= each
+    return FrameMasks(mask, instances, None if mask.any() else otherwise, heat)
