@@ -41,7 +41,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 UPLOAD_BYTES = 16 * 1024 * 1024  # a larger clip is sent once, by itself, so that no retry sends it again
 WAIT = 25  # seconds that a synchronous call waits in one request
 FIRST_DELAY, LONGEST_DELAY = 0.25, 10.0  # seconds between tries
-CONNECTION_TRIES = 4  # about two seconds: long enough for a restart, short enough for a wrong address
+CONNECTION_TRIES = 4  # of an address that never answered: about two seconds
 POLL_FIRST, POLL_LONGEST = 0.05, 1.0  # seconds between looks at a job
 FINAL = {"succeeded", "failed", "canceled", "expired"}
 COPY_BYTES = 1024 * 1024
@@ -76,6 +76,7 @@ class Client:
     ) -> None:
         """`patience` is how many seconds one call goes on trying a service that is too busy."""
         self.patience = patience
+        self.met = False  # whether the service ever answered: then it is being restarted, not missing
         self.http = httpx.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
@@ -155,8 +156,9 @@ class Client:
                 response = self._send_once(method, url, files, stream, request)
             except httpx.TransportError as error:
                 refused = ServerUnreachable(f"No service answers at {self.http.base_url}: {error}.")
-                delay, again = backoff(tries, None), tries < CONNECTION_TRIES
+                delay, again = backoff(tries, None), self.met or tries < CONNECTION_TRIES
             else:
+                self.met = True
                 if response.is_success:
                     return response
                 refused = refusal(response)

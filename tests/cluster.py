@@ -54,7 +54,7 @@ class Cluster:
     def __init__(self, workers: int = 1, **settings: object) -> None:
         self.count = workers
         self.folder = Path(tempfile.mkdtemp(prefix="earshot-test-"))
-        # The kernel kills a child when the thread that made it ends: one thread, as long-lived as we, makes all.
+        # The kernel kills a child when the thread that made it ends: this one makes them all, and lasts.
         self.maker = ThreadPoolExecutor(1)
         self.redis_server = PrivateRedis(self.folder, before_exec=die_with_parent)
         self.port = free_port()

@@ -136,6 +136,13 @@ def test_nobody_there(naps: list[float]) -> None:
     assert sum(naps) < 2
 
 
+def test_a_service_that_was_there_is_waited_for(naps: list[float]) -> None:
+    cut = [httpx.ConnectError("refused")] * 8
+    with Line(ACCEPTED, *cut, ACCEPTED).client() as client:
+        assert client.job("j1").refresh().refresh().status == "queued"
+    assert len(naps) == 8
+
+
 def test_a_proxy_that_knows_no_problems(naps: list[float]) -> None:
     line = Line(httpx.Response(502, text="<html>Bad Gateway</html>"), ACCEPTED)
     with line.client() as client:

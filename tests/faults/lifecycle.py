@@ -384,9 +384,10 @@ def expiry(scale: Scale) -> Measured:
 
 
 def keys(cluster: Cluster) -> set[str]:
-    """Redis keys, less those that come and go with a worker."""
+    """Redis keys, less the one that counts jobs for ever and those that come and go with a worker."""
+    lasting = (PREFIXES["COUNTS"], "avs:worker", "avs:mq:")
     with cluster.redis() as client:
-        return {key for key in client.scan_iter("avs:*") if not key.startswith(("avs:worker", "avs:mq:"))}
+        return {key for key in client.scan_iter("avs:*") if not key.startswith(lasting)}
 
 
 def files(cluster: Cluster) -> list[Path]:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import socket
 import statistics
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import httpx
 import psutil
 
 from tests.cluster import SAMPLE, Cluster, until
+from tests.faults.clock import Clock, quantile
 from tests.faults.lab import Lab
 from tests.faults.lifecycle import order, ready, unfinished, upload
 from tests.faults.promise import Measured, Promise, Scale
@@ -28,17 +26,18 @@ def overload(scale: Scale) -> Measured:
         body = {"upload_id": upload(client), "seconds": 0.02}
         answers: list[tuple[int, float, bool]] = []
 
+        crowded = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+        line = httpx.Client(base_url=cluster.url, headers={"Prefer": "wait=60"}, timeout=90, limits=crowded)
+
         def call(_: int) -> None:
             began = time.monotonic()
-            got = httpx.post(
-                f"{cluster.url}/v1/segment/slow", json=body, headers={"Prefer": "wait=60"}, timeout=90
-            )
+            got = line.post("/v1/segment/slow", json=body)
             complete = got.status_code != 200 or len(got.json()["frames"]) == 5
             polite = got.status_code == 200 or "Retry-After" in got.headers
             answers.append((got.status_code, time.monotonic() - began, complete and polite))
 
         calls = round(200 * seconds)
-        with ThreadPoolExecutor(64) as crowd:
+        with line, ThreadPoolExecutor(64) as crowd:
             began = time.monotonic()
             futures = []
             for number in range(calls):
@@ -48,12 +47,12 @@ def overload(scale: Scale) -> Measured:
                 future.result()
         normal = until(lambda: quick(cluster, body), 30, every=0.1)
     codes = Counter(code for code, _, _ in answers)
-    refusals = sorted(taken for code, taken, _ in answers if code != 200)
-    slowest = refusals[round(0.99 * (len(refusals) - 1))] if refusals else 0.0
+    refusals = [taken for code, taken, _ in answers if code != 200]
+    slowest = quantile(refusals, 0.99)
     fine = all(good for _, _, good in answers) and set(codes) <= {200, 429, 503}
     ok = fine and len(answers) == calls and slowest < 0.05 and normal is not None and normal < 10
     text = (
-        f"{calls} calls: {dict(codes)}, refused in p50 {statistics.median(refusals) * 1000:.0f} ms, p99 "
+        f"{calls} calls: {dict(codes)}, refused in p50 {quantile(refusals, 0.5) * 1000:.0f} ms, p99 "
         f"{slowest * 1000:.0f} ms (< 50), all complete or with Retry-After {fine}, normal after "
         f"{normal or 99:.1f} s (< 10)"
     )
@@ -112,36 +111,6 @@ def in_flight(cluster: Cluster) -> float:
         line.split()[1] for line in text.splitlines() if line.startswith("avs_http_requests_in_flight ")
     ]
     return float(value) - 1
-
-
-@dataclass
-class Clock:
-    """Times of one address, asked again and again from another thread."""
-
-    url: str
-    taken: list[float] = field(default_factory=list)
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        stop = threading.Event()
-
-        def ask() -> None:
-            with httpx.Client(timeout=30) as client:
-                while not stop.wait(0.05):
-                    began = time.monotonic()
-                    client.get(self.url).raise_for_status()
-                    self.taken.append(time.monotonic() - began)
-
-        thread = threading.Thread(target=ask)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-
-    def quantile(self, part: float) -> float:
-        return sorted(self.taken)[round(part * (len(self.taken) - 1))]
 
 
 def health_under_load(scale: Scale) -> Measured:
