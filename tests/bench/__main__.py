@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 import torch
 
-from tests.bench import decode, networks
+from tests.bench import decode, networks, service
 from tests.bench.timing import Timing, device
 
 BENCHMARKS: Mapping[str, Callable[[], Iterator[Timing]]] = {
@@ -21,6 +21,7 @@ BENCHMARKS: Mapping[str, Callable[[], Iterator[Timing]]] = {
     "heat-map": networks.heat_map,
     "ac-fpn": networks.ac_fpn,
     "fbsp-kernel": networks.fbsp_kernel,
+    "service": service.service,
 }
 THREADS = 2
 
