@@ -76,6 +76,12 @@ class DatasetInvalid(EarshotError):
     code = "dataset_invalid"
 
 
+class TrainingDiverged(EarshotError):
+    """A loss or a gradient is not a number any more; no request meets this."""
+
+    code = "training_diverged"
+
+
 class OutOfDeviceMemory(EarshotError):
     """The batch does not fit on the device, even halved."""
 

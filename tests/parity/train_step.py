@@ -1,4 +1,4 @@
-"""train_step.npz: one step of Adam in training mode, with the loss of S4 and that of MS3."""
+"""train_step.npz: one step of the trainer's own code, by the published recipes of S4 and of MS3."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.acfpn import ACFPN, AcFpnConfig
-from models.training.losses import ms3_loss, s4_loss
+from models.acfpn import ACFPN
+from models.training.batches import Batch
+from models.training.recipes import acfpn_ms3, acfpn_s4
+from models.training.step import Learner, optimizer_for, update
 from tests.parity.acfpn import segments
 from tests.parity.golden import Arrays, Golden
 from tests.parity.row import FEATURES, GRADIENTS, LOGITS, Row, absolute, exact, relative
 
 FRAMES = 5
 IMAGE_SEED = 30
-RATE, SLOW_RATE = 5e-5, 5e-6  # of neck and head; of everything under `aclp`
-FROZEN = "aclp.audio."  # left out of the optimiser: gradients are computed, and nothing moves
-LOSSES = {"s4": s4_loss, "ms3": ms3_loss}
+RECIPES = {"s4": acfpn_s4(), "ms3": acfpn_ms3()}
 
 
 def rows(golden: Golden) -> Iterator[Row]:
@@ -33,37 +33,27 @@ def rows(golden: Golden) -> Iterator[Row]:
     truth = truth.reshape(FRAMES, size, size)
     yield exact("gt_packed", np.packbits(truth.numpy() > 0), want["gt_packed"])
     yield relative("gt_frac", truth.mean((1, 2)), want["gt_frac"])
-    for name in LOSSES:
+    for name in RECIPES:
         yield from step(golden, want, name, truth)
 
 
 def step(golden: Golden, want: Arrays, name: str, truth: Tensor) -> Iterator[Row]:
     """One forward, backward and update; what the file holds of each."""
-    network = ACFPN(AcFpnConfig(), deepcopy(golden.audioclip))
+    recipe = RECIPES[name]
+    network = ACFPN(recipe.network, deepcopy(golden.audioclip))
     golden.fill(network.neck, "neck.")
     golden.fill(network.head, "head.")
-    network.train()
+    learner = Learner(network, recipe).train()
     before = {key: tensor.detach().clone() for key, tensor in network.named_parameters()}
-    optimizer = torch.optim.Adam(groups(network))
     images = golden.det.images(FRAMES, truth.shape[-1], IMAGE_SEED)
-    logits = network(images, segments(golden, FRAMES), "paper")[:, 0]
-    loss = LOSSES[name](logits, truth)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
+    batch = Batch(images, segments(golden, FRAMES), truth, torch.ones(FRAMES, dtype=torch.bool))
+    loss, logits = update(learner, optimizer_for(network, recipe), batch, recipe)
     yield relative(f"{name}_loss", loss, want[f"{name}_loss"], LOGITS)
     stride = truth.shape[-1] // want[f"{name}_logits_train_sub"].shape[-1]
     seen = logits[:, ::stride, ::stride]
     yield relative(f"{name}_logits_train_sub", seen, want[f"{name}_logits_train_sub"], LOGITS)
     yield from gradients(network, before, want, name)
     yield from normalisation(network, want, name)
-
-
-def groups(network: ACFPN) -> list[dict[str, object]]:
-    """The optimiser's groups, as published: a slow one for AudioCLIP, without its audio tower."""
-    named = [(key, tensor) for key, tensor in network.named_parameters() if not key.startswith(FROZEN)]
-    slow = [tensor for key, tensor in named if key.startswith("aclp.")]
-    fast = [tensor for key, tensor in named if not key.startswith("aclp.")]
-    return [{"params": fast, "lr": RATE}, {"params": slow, "lr": SLOW_RATE}]
 
 
 def gradients(network: ACFPN, before: dict[str, Tensor], want: Arrays, name: str) -> Iterator[Row]:

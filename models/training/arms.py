@@ -1,0 +1,104 @@
+"""Who is judged: strategies of the registry, each with the options that the command line asks for."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from models.errors import InvalidOption, WeightsMissing
+from models.networks import Networks
+from models.strategies import STRATEGIES, Strategy
+from models.training.judging import Remembering
+from models.training.runs import load_trained
+from models.weights import Identity, Weights, digest
+
+
+class TrainedNetworks(Networks):
+    """The networks of a process, with an AC-FPN from a file of a training run."""
+
+    def __init__(self, device: str, weights: Weights, batcher: Remembering, acfpn: Path) -> None:
+        super().__init__(device, weights, batcher)
+        self.acfpn = acfpn
+        self._loaded["ac-fpn"] = load_trained(acfpn).to(self.device).requires_grad_(False)
+
+    def identity(self, name: str) -> Identity:
+        """Which weights answer for this name."""
+        if name != "ac-fpn":
+            return super().identity(name)
+        return Identity(self.acfpn.name, digest(self.acfpn), "not stated", "published")
+
+
+def strategies_of(
+    wanted: str, weights: Weights, trained: bool
+) -> tuple[dict[str, Strategy], dict[str, str]]:
+    """The strategies to judge, and of `all` those that cannot be, with the reason."""
+    if wanted != "all" and wanted not in STRATEGIES:
+        raise InvalidOption(f"There is no strategy {wanted!r}; there are all, {', '.join(STRATEGIES)}.")
+    chosen: dict[str, Strategy] = {}
+    left_out: dict[str, str] = {}
+    for name, strategy in STRATEGIES.items():
+        if wanted not in ("all", name):
+            continue
+        try:
+            for network in strategy.networks:
+                if not (trained and network == "ac-fpn"):
+                    weights.resolve(network)
+            chosen[name] = strategy
+        except WeightsMissing as why:
+            if wanted != "all":
+                raise
+            left_out[name] = str(why)
+    return chosen, left_out
+
+
+def settings(strategy: Strategy, options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    """The preset with what `--set` changes, once for every combination of what `--sweep` lists."""
+    sweeps = [(key, values.split(",")) for key, values in map(pair, options.sweep)]
+    fixed = [(key, [value]) for key, value in map(pair, options.set)]
+    for choice in itertools.product(*([(key, v) for v in values] for key, values in (*fixed, *sweeps))):
+        swept = choice[len(fixed) :]
+        yield " ".join(f"{key}={value}" for key, value in swept), changed(strategy, options.preset, choice)
+
+
+def pair(text: str) -> tuple[str, str]:
+    """`key=value`."""
+    key, equals, value = text.partition("=")
+    if not (key and equals and value):
+        raise InvalidOption(f"{text!r} is not KEY=VALUE.")
+    return key, value
+
+
+def changed(strategy: Strategy, preset: str, choice: Sequence[tuple[str, str]]) -> Any:  # noqa: ANN401
+    """A preset with other values; keys are paths: `thresholds.mask`."""
+    values = asdict(strategy.presets[preset])
+    for key, value in choice:
+        *path, last = key.split(".")
+        inner: Any = values
+        for part in path:
+            inner = inner.get(part) if isinstance(inner, Mapping) else None
+        if not isinstance(inner, dict) or last not in inner:
+            raise InvalidOption(f"{strategy.options.__name__} has no option {key!r}.")
+        inner[last] = literal(value)
+    try:
+        return TypeAdapter(strategy.options).validate_python(values)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidOption(f"The option {where} cannot be {first['input']!r}: {first['msg']}.") from None
+
+
+def literal(text: str) -> Any:  # noqa: ANN401
+    """A number, true, false or null, as JSON writes them; anything else is text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+

@@ -1,0 +1,160 @@
+"""Clips become batches, in an order that is a function of the seed and the step alone.
+
+Nothing about the order is kept between steps, so a run that is resumed goes on with the very clips that it
+would have seen, in any number of worker processes and on any number of devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from models.audioclip.preprocess import image_input
+from models.datasets.avsbench import AVSBench, Reading
+from models.datasets.clip import Clip, Clips
+from models.datasets.synthavs import SynthAVS
+from models.datasets.views import NegativeAudio
+from models.segments import AUDIOCLIP_RATE, resampled, whole_seconds
+from models.training.recipes import Recipe
+
+SYNTH = "synth"
+NEGATIVES = {"silence": 0.2, "noise": 0.3, "offscreen": 0.5}  # their shares among clips with a wrong sound
+
+
+@dataclass(frozen=True)
+class Batch:
+    """All frames of some clips, one after another.
+
+    `images` float [n, 3, size, size] normalised, `sound` float [n, 1, seconds * 44100] in [-1, 1], `truth`
+    float [n, size, size] of zeros and ones. Frames without annotation are not `judged` (bool [n]).
+    """
+
+    images: Tensor
+    sound: Tensor
+    truth: Tensor
+    judged: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same, there."""
+        return Batch(*(t.to(device) for t in (self.images, self.sound, self.truth, self.judged)))
+
+
+def batch_of(clips: Sequence[Clip], recipe: Recipe) -> Batch:
+    """Frames squashed to the recipe's size, and each frame's second of sound as often as it asks."""
+    frames = np.concatenate([clip.frames for clip in clips]) if alike(clips) else None
+    if frames is None:
+        images = torch.cat([picture(clip.frames, recipe) for clip in clips])
+    else:
+        images = picture(frames, recipe)
+    seconds = [
+        whole_seconds(resampled(clip.audio, clip.rate, AUDIOCLIP_RATE), AUDIOCLIP_RATE, len(clip.frames))
+        for clip in clips
+    ]
+    sound = torch.from_numpy(np.concatenate(seconds))[:, None].tile(recipe.seconds)
+    truth = torch.cat([masks_of(clip, recipe.size) for clip in clips])
+    judged = [a and p for clip in clips for a, p in zip(clip.annotated, clip.present, strict=True)]
+    return Batch(images, sound, truth, torch.tensor(judged))
+
+
+def alike(clips: Sequence[Clip]) -> bool:
+    """Whether all clips have frames of one size."""
+    return len({clip.frames.shape[1:] for clip in clips}) == 1
+
+
+def picture(frames: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], recipe: Recipe) -> Tensor:
+    """Uint8 [n, H, W, 3] -> float [n, 3, size, size]; the published loaders resize without smoothing."""
+    return image_input(frames, recipe.size, fit="squash", antialias=recipe.audio_scale == "int16")
+
+
+def masks_of(clip: Clip, size: int) -> Tensor:
+    """What sounds in each frame: float [T, size, size], by the nearest pixel."""
+    truth = torch.from_numpy(clip.expected != 0).float()
+    if truth.shape[-2:] == (size, size):
+        return truth
+    return torch.nn.functional.interpolate(truth[None], (size, size), mode="nearest-exact")[0]
+
+
+def open_clips(data: str, recipe: Recipe, split: str, clips: int | None = None) -> Clips:
+    """A split of the data named on the command line: `synth`, or a folder with AVSBench."""
+    if data == SYNTH:
+        return SynthAVS(split, clips)
+    fraction = recipe.fraction if split == "train" else 1.0
+    return AVSBench(Path(data), recipe.subset, split, fraction=fraction, reading=Reading(rate=AUDIOCLIP_RATE))
+
+
+def sounding(data: str, recipe: Recipe, clips: Clips) -> dict[str | None, Clips]:
+    """The training clips under their own sound (None) and under each of the wrong ones that it mixes in."""
+    if not recipe.negatives:
+        return {None: clips}
+    if data == SYNTH:
+        return {None: clips} | {kind: SynthAVS("train", len(clips), probe=kind) for kind in NEGATIVES}
+    return {None: clips} | {kind: NegativeAudio(clips, kind, seed=recipe.seed) for kind in NEGATIVES}
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of several devices this is: each takes every `of`-th clip of a step."""
+
+    number: int = 0
+    of: int = 1
+
+
+class Feed:
+    """The batches of a run, by step. `rank` takes its share of each step's clips."""
+
+    def __init__(self, data: str, recipe: Recipe, share: Share = Share(), workers: int = 0) -> None:
+        self.recipe, self.share, self.workers = recipe, share, workers
+        self.clips = open_clips(data, recipe, "train", recipe.clips)
+        self.sets = sounding(data, recipe, self.clips)
+        self._order: tuple[int, np.ndarray[tuple[int], np.dtype[np.int64]]] | None = None
+
+    @cached_property
+    def steps_per_epoch(self) -> int:
+        """Steps until every clip was seen once; the last batch may be smaller, unless devices share it."""
+        return -(-len(self.clips) // self.recipe.batch)
+
+    def numbers(self, step: int) -> list[int]:
+        """The clips of a step, of all devices."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, RandomState([self.recipe.seed, epoch]).permutation(len(self.clips))
+        order, batch = self._order[1], self.recipe.batch
+        chosen = [int(number) for number in order[place * batch : (place + 1) * batch]]
+        # A device without a clip would hold up the others: it gets the epoch's first ones again.
+        return chosen + [int(number) for number in order[: max(0, self.share.of - len(chosen))]]
+
+    def __getitem__(self, step: int) -> Batch:
+        """The batch of this device at a step."""
+        epoch = step // self.steps_per_epoch
+        mine = self.numbers(step)[self.share.number :: self.share.of]
+        return batch_of([self.sets[self.sound(epoch, number)][number] for number in mine], self.recipe)
+
+    def sound(self, epoch: int, number: int) -> str | None:
+        """Which sound a clip is played with in an epoch; None is its own."""
+        if not self.recipe.negatives:
+            return None
+        draw = RandomState([self.recipe.seed, epoch, number]).random_sample()
+        for kind, share in NEGATIVES.items():
+            draw -= share * self.recipe.negatives
+            if draw < 0:
+                return kind
+        return None
+
+    def batches(self, first: int, end: int) -> Iterator[Batch]:
+        """The batches of steps `first` to `end`, made ahead in worker processes if there are any."""
+        loader: DataLoader[Batch] = DataLoader(
+            self,  # type: ignore[arg-type]
+            batch_size=None,
+            sampler=range(first, end),
+            num_workers=self.workers,
+            generator=torch.Generator(),  # its own, so that the run's random numbers stay as they are
+        )
+        return iter(loader)

@@ -1,0 +1,191 @@
+"""`python -m models.training.evaluate STRATEGY --data PATH|synth:test --protocol robust`: what is it worth?
+
+Any strategy of the registry whose weights are installed, or `all`, through the very code that the service
+runs. Prints a table as text, Markdown or JSON; `--out DIR` keeps all three, and the masks if asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from models.datasets.avsbench import LAYOUTS
+from models.datasets.clip import Clip, Clips, each
+from models.errors import EarshotError, InvalidOption
+from models.networks import Networks
+from models.training.arms import TrainedNetworks, settings, strategies_of
+from models.training.batches import SYNTH
+from models.training.benches import Bench, bench_of, probes_of
+from models.training.judging import Arm, Counted, Remembering, judge
+from models.training.scores import NOTES, PROTOCOLS, ROBUST_PROBES, Protocol, Score, formulas, gate, scored
+from models.training.tables import Line, Report
+from models.weights import DEFAULT_FOLDER, Weights, replace_text
+
+FAILED = 1  # exit code of a gate that was not passed
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of every arm; `seed` is of the intervals."""
+
+    protocol: Protocol
+    probes: tuple[str, ...] = ()
+    seed: int = 0
+    quiet: bool = True
+
+
+def evaluate(
+    arms: Sequence[Arm],
+    bench: Bench,
+    asked: Asked,
+    masks: Path | None = None,
+    between: Callable[[], None] = lambda: None,
+) -> list[tuple[dict[str, Score], float]]:
+    """Scores and seconds per clip of every arm. `masks` is a folder to fill; `between` is called after each
+    clip."""
+    counted: dict[str | None, list[Counted]] = {}
+    for probe in (None, *asked.probes):
+        clips = bench.clips if probe is None else bench.probe(probe)
+        folder = masks / (probe or "plain") if masks else None
+        counted[probe] = judge(arms, watched(clips, probe or bench.split, between, asked.quiet), folder)
+    columns = formulas(asked.protocol, asked.probes, follows=bench.synth is not None)
+    results = []
+    for number in range(len(arms)):
+        tables = {probe: of_arms[number] for probe, of_arms in counted.items()}
+        scores = scored(tables, columns, family=bench.family, seed=asked.seed)
+        results.append((scores, tables[None].seconds / len(bench.clips)))
+    return results
+
+
+def watched(clips: Clips, name: str, between: Callable[[], None], quiet: bool) -> Iterator[Clip]:
+    """The clips, with a progress bar, and what is to be done after each."""
+    for clip in tqdm(each(clips), desc=name, total=len(clips), unit="clip", disable=quiet):
+        yield clip
+        between()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Judges; 0 when all is well, 1 when a gate was not passed, 2 with a sentence for bad input."""
+    options = parser().parse_args(arguments)
+    try:
+        report = run(options)
+        if options.out:
+            options.out.mkdir(parents=True, exist_ok=True)
+            for suffix, form in (("txt", report.text()), ("md", report.markdown()), ("json", report.json())):
+                replace_text(options.out / f"report.{suffix}", form)
+    except EarshotError as problem:
+        print(problem, file=sys.stderr)  # noqa: T201
+        return 2
+    except OSError as problem:
+        print(told(problem, options.out), file=sys.stderr)  # noqa: T201
+        return 2
+    print({"text": report.text, "markdown": report.markdown, "json": report.json}[options.format](), end="")  # noqa: T201
+    return passed(report) if options.gate else 0
+
+
+def told(problem: Exception, folder: Path | None) -> str:
+    """A sentence about a file that could not be read or written."""
+    name = getattr(problem, "filename", None) or folder or "A file"
+    if getattr(problem, "errno", None) == errno.ENOSPC or "No space left" in str(problem):
+        return f"{name} cannot be written: the disk is full."
+    return f"{name} cannot be read or written: {getattr(problem, 'strerror', None) or problem}."
+
+
+def passed(report: Report) -> int:
+    """Prints what keeps AC-FPN from passing for a model that hears."""
+    verdicts = 0
+    for line in report.lines:
+        if line.strategy == "ac-fpn":
+            values = {name: score.value for name, score in line.scores.items()}
+            problems = gate(values, report.ceilings["deaf ceiling"])
+            verdicts |= bool(problems)
+            print("The gate is passed." if not problems else "Not passed: " + "; ".join(problems) + ".")  # noqa: T201
+    return FAILED if verdicts else 0
+
+
+def run(options: argparse.Namespace) -> Report:
+    """The table that the command line asks for."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    bench, probes = bench_of(options), probes_of(options)
+    if options.gate and (bench.synth is None or not set(ROBUST_PROBES) <= set(probes)):
+        raise InvalidOption("The gate needs SynthAVS and the protocol robust.")
+    memory, networks = Remembering(), None
+    weights = Weights(options.weights_dir)
+    networks = (
+        TrainedNetworks(options.device, weights, memory, options.weights)
+        if options.weights
+        else Networks(options.device, weights, memory)
+    )
+    chosen, left_out = strategies_of(options.strategy, weights, bool(options.weights))
+    arms, labels = [], []
+    for name, strategy in chosen.items():
+        segmenter = import_module(strategy.module).build(networks)
+        for label, setting in settings(strategy, options):
+            arms.append(Arm(f"{name} {label}".strip(), segmenter, setting, strategy.audio_rates))
+            labels.append((name, label))
+    masks = options.out / "masks" if options.masks else None
+    asked = Asked(options.protocol, probes, options.seed, quiet=False)
+    results = evaluate(arms, bench, asked, masks, memory.forget)
+    lines = [
+        Line(
+            strategy=name,
+            preset=options.preset,
+            options=asdict(arm.options),
+            weights={n: vars(networks.identity(n)) for n in chosen[name].networks},
+            scores=scores,
+            seconds_per_clip=seconds,
+            label=label,
+        )
+        for (name, label), arm, (scores, seconds) in zip(labels, arms, results, strict=True)
+    ]
+    return Report(
+        protocol=options.protocol,
+        note=NOTES[options.protocol],
+        data=bench.data,
+        split=bench.split,
+        clips=len(bench.clips),
+        seed=options.seed,
+        probes=probes,
+        lines=lines,
+        ceilings=bench.ceilings() if options.protocol == "robust" else {},
+        left_out=left_out,
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = argparse.ArgumentParser(prog="python -m models.training.evaluate", description=__doc__)
+    root.add_argument("strategy", help="a strategy of the registry, or `all` that are installed")
+    root.add_argument("--data", required=True, help=f"a folder with AVSBench, `{SYNTH}` or `{SYNTH}:SPLIT`")
+    root.add_argument("--subset", choices=list(LAYOUTS), help="which part of the folder")
+    root.add_argument("--split", default="test")
+    root.add_argument("--protocol", choices=PROTOCOLS, default="per-image")
+    root.add_argument("--probe", metavar="NAMES", help="e.g. silence,noise,composite")
+    root.add_argument("--clips", type=int, help="only so many")
+    root.add_argument("--seed", type=int, default=0, help="of SynthAVS, of probes and of the intervals")
+    root.add_argument("--size", type=int, default=96, help="pixels of a side of SynthAVS")
+    root.add_argument("--preset", choices=("best", "paper"), default="best")
+    root.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change an option")
+    root.add_argument("--sweep", action="append", default=[], metavar="KEY=A,B", help="a line a value")
+    root.add_argument("--gate", action="store_true", help="exit with 1 unless AC-FPN hears; needs robust")
+    root.add_argument("--weights", type=Path, help="AC-FPN from a training run's file")
+    root.add_argument("--weights-dir", type=Path, default=DEFAULT_FOLDER, help="installed weights")
+    root.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    root.add_argument("--threads", type=int, help="of the processor")
+    root.add_argument("--format", choices=("text", "markdown", "json"), default="text")
+    root.add_argument("--out", type=Path, help="a folder for report.txt, report.md and report.json")
+    root.add_argument("--masks", action="store_true", help="save the masks under --out")
+    return root
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""Training runs as functions: each returns a `Recipe`, and a recipe says everything that shapes the weights.
+
+`acfpn_s4` and `acfpn_ms3` are the published runs to the constant; their arguments are the published
+ablations (Tables 3 and 4, supplement 2 to 4), which `RECIPES` also lists by name. `tiny_acfpn` makes the
+weights shipped in `models/tiny`. Where the data lie, on what they are trained and where the run is written
+are no part of a recipe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from models.acfpn import AcFpnConfig, FusionName, Upsampling
+from models.audioclip.audio import AudioScale
+from models.datasets.avsbench import Subset
+
+Audio = Literal["trained", "left-out", "frozen"]
+LossName = Literal["first-frame", "every-frame", "overlap"]
+ImageStart = Literal["audioclip", "clip", "resnet50", "random"]
+AudioStart = Literal["audioclip", "esresnext", "random"]
+
+PAPER_RATE = 5e-5
+PAPER_BACKBONE = 0.1
+PAPER_SEED = 123
+PAPER_CLIPS = 4  # of five frames each
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The defaults are what every published run of AC-FPN has in common."""
+
+    name: str
+    subset: Subset
+    """Which part of AVSBench `--data PATH` is read as; `--data synth` takes SynthAVS in its place."""
+    loss: LossName
+    """`first-frame` judges each clip's first frame, `every-frame` all: cross-entropy of the sigmoid, as
+    published. `overlap` adds a soft IoU of the frames that have a truth."""
+    epochs: int
+    network: AcFpnConfig = field(default_factory=AcFpnConfig)
+    size: int = 224
+    """Pixels of a frame's side as the network sees it."""
+    seconds: int = 5
+    """How often a frame's second of sound is repeated before it is heard."""
+    audio_scale: AudioScale = "paper"
+    image_start: ImageStart = "audioclip"
+    audio_start: AudioStart = "audioclip"
+    audio: Audio = "left-out"
+    """`left-out` is the paper's frozen audio tower: not in the optimiser, while its batch norms go on
+    training. `frozen` is truly frozen: in evaluation mode, without gradients."""
+    fixed_filters: bool = False
+    """The audio tower's filter bank stays the Fourier transform it starts as."""
+    rate: float = PAPER_RATE
+    backbone: float = PAPER_BACKBONE
+    """The learning rate of everything under `aclp`, as a part of `rate`."""
+    decay: float = 0.0
+    """Weight decay; above 0, Adam becomes AdamW."""
+    warmup: int = 0
+    """Steps in which the rate rises from 0."""
+    cosine: bool = False
+    """Whether the rate then falls to 0 along half a cosine; else it stays."""
+    clip: float | None = None
+    """Largest norm of the gradients."""
+    batch: int = PAPER_CLIPS
+    """Clips of a step, over all devices."""
+    clips: int | None = None
+    """Clips of an epoch of SynthAVS; None takes the whole split."""
+    fraction: float = 1.0
+    """The part of the training split that is seen (supplement, Table 4)."""
+    negatives: float = 0.0
+    """The share of clips whose sound is exchanged for silence, noise or a source out of view."""
+    validate_every: int | None = None
+    """Steps from one validation to the next; None means once an epoch."""
+    seed: int = PAPER_SEED
+
+    @property
+    def digest(self) -> str:
+        """Sha256 of everything above: two runs with one digest and the same data differ in rounding only."""
+        return hashlib.sha256(self.json.encode()).hexdigest()
+
+    @property
+    def json(self) -> str:
+        """One line, keys in the order of the class."""
+        return RECIPE.dump_json(self).decode()
+
+
+RECIPE = TypeAdapter(Recipe)
+
+
+def acfpn_s4(
+    fusion: FusionName = "hadamard",
+    *,
+    audio: Audio = "left-out",
+    fraction: float = 1.0,
+    image_start: ImageStart = "audioclip",
+    audio_start: AudioStart = "audioclip",
+    backbone: float = PAPER_BACKBONE,
+    upsampling: Upsampling = "bilinear",
+) -> Recipe:
+    """Single sources: one mask a clip. An audio tower that starts at random is trained, as published."""
+    return Recipe(
+        name="acfpn_s4",
+        subset="s4",
+        loss="first-frame",
+        epochs=70,
+        network=AcFpnConfig(fusion=fusion, upsampling=upsampling),
+        audio="trained" if audio_start == "random" else audio,
+        fraction=fraction,
+        image_start=image_start,
+        audio_start=audio_start,
+        backbone=backbone,
+    )
+
+
+def acfpn_ms3(
+    fusion: FusionName = "hadamard",
+    *,
+    audio: Audio = "left-out",
+    fraction: float = 1.0,
+    image_start: ImageStart = "audioclip",
+    audio_start: AudioStart = "audioclip",
+    backbone: float = PAPER_BACKBONE,
+    upsampling: Upsampling = "bilinear",
+) -> Recipe:
+    """Several sources: a mask for every frame."""
+    return Recipe(
+        name="acfpn_ms3",
+        subset="ms3",
+        loss="every-frame",
+        epochs=200,
+        network=AcFpnConfig(fusion=fusion, upsampling=upsampling),
+        audio="trained" if audio_start == "random" else audio,
+        fraction=fraction,
+        image_start=image_start,
+        audio_start=audio_start,
+        backbone=backbone,
+    )
+
+
+def tiny_acfpn(steps: int = 6000) -> Recipe:
+    """The shipped network: everything learns at once, from nothing, on SynthAVS."""
+    batch = 6
+    return Recipe(
+        name="tiny_acfpn",
+        subset="ms3",
+        loss="overlap",
+        epochs=1,
+        network=AcFpnConfig.tiny("concat"),
+        size=96,
+        seconds=1,
+        audio_scale="int16",
+        image_start="random",
+        audio_start="random",
+        audio="trained",
+        fixed_filters=True,
+        rate=2e-3,
+        backbone=1.0,
+        decay=1e-2,
+        warmup=50,
+        cosine=True,
+        clip=5.0,
+        batch=batch,
+        clips=steps * batch,
+        negatives=0.2,
+        validate_every=500,
+        seed=0,
+    )
+
+
+# The published ablations: what a row of the tables changes in the run of its data set.
+ABLATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        # Table 3: how sound enters the pyramid. "none" is the supplement's "No audio".
+        "concat": {"fusion": "concat"},
+        "normed_hadamard": {"fusion": "normed-hadamard"},
+        "scoremap": {"fusion": "scoremap"},
+        "audio_only": {"fusion": "audio-only"},
+        "no_audio": {"fusion": "none"},
+        # Table 4 and the supplement's 2: what the towers have seen before. The paper does not say whether
+        # the backbone's rate was a tenth; `_full_rate` is the other one of the two scripts that exist.
+        "image_resnet50": {"image_start": "resnet50"},
+        "image_clip": {"image_start": "clip"},
+        "audio_esresnext": {"audio_start": "esresnext"},
+        "audio_random": {"audio_start": "random"},
+        "supervised": {"image_start": "resnet50", "audio_start": "esresnext"},
+        "supervised_full_rate": {"image_start": "resnet50", "audio_start": "esresnext", "backbone": 1.0},
+        # The supplement's 3: the audio tower learns too. And what "frozen" should have meant.
+        "audio_trained": {"audio": "trained"},
+        "truly_frozen": {"audio": "frozen"},
+        # The supplement's 4: less data, as many epochs.
+        "20_percent": {"fraction": 0.2},
+        "50_percent": {"fraction": 0.5},
+    }
+)
+
+BASE: Mapping[str, Callable[..., Recipe]] = MappingProxyType({"acfpn_s4": acfpn_s4, "acfpn_ms3": acfpn_ms3})
+
+RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
+    {
+        **BASE,
+        **{
+            f"{name}_{suffix}": partial(recipe, **changes)
+            for name, recipe in BASE.items()
+            for suffix, changes in ABLATIONS.items()
+        },
+        "tiny_acfpn": tiny_acfpn,
+    }
+)
