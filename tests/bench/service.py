@@ -12,7 +12,6 @@ import resource
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import quantiles
 
 import httpx
