@@ -120,6 +120,7 @@ BY_CODE: Mapping[str, type[Refused]] = {
     "queue_full": Overloaded,
     "draining": Overloaded,
     "store_unavailable": Overloaded,
+    "storage_unavailable": Overloaded,
     "not_ready": Overloaded,
     "weights_missing": WeightsUnavailable,
     "weights_invalid": WeightsUnavailable,

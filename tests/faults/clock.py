@@ -1,6 +1,6 @@
 """Times one address from a process of its own, so that nothing of the load's own program is measured.
 
-`python -m tests.faults.clock URL` asks twenty times a second until its input ends, then prints seconds as JSON.
+`python -m tests.faults.clock URL` asks twenty times a second until its input ends; then it prints its times.
 """
 
 from __future__ import annotations
