@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO
 
 import av
@@ -95,13 +96,25 @@ def opened(source: Source, limits: Limits) -> Iterator[InputContainer]:
 
 @contextmanager
 def readable(source: Source) -> Iterator[BinaryIO]:
-    """The bytes of a source as a file."""
+    """The bytes of a source as a file. Devices and pipes are refused: they may never end, or never begin."""
     try:
-        file: BinaryIO = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        with io.BytesIO(source) if isinstance(source, bytes) else regular(Path(source)).open("rb") as file:
+            yield file
     except OSError as error:
         raise UndecodableMedia(f"The media file cannot be opened: {error.strerror}.") from error
-    with file:
-        yield file
+
+
+def regular(path: Path) -> Path:
+    """The path itself, if it leads to an ordinary file."""
+    try:
+        mode = path.stat().st_mode
+    except ValueError as error:  # a null character
+        raise UndecodableMedia("The media file cannot be opened: its name is none.") from error
+    if S_ISDIR(mode):
+        raise UndecodableMedia("The media file cannot be opened: it is a directory.")
+    if not S_ISREG(mode):
+        raise UndecodableMedia("The media file cannot be opened: it is no ordinary file.")
+    return path
 
 
 @contextmanager

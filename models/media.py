@@ -14,17 +14,16 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from math import ceil, isfinite
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.containers import Limits, Source, audio_stream, codec_name, opened, video_stream
-from models.errors import EarshotError, InvalidOption, MediaTooLarge, UndecodableMedia
+from models.errors import EarshotError, MediaTooLarge, UndecodableMedia
 from models.images import image_size, read_images
 from models.pictures import Pictures
+from models.sampling import AVSBENCH_SECONDS, Sampling, Summary, WindowPlan, plan, spans
 from models.sound import Sound, Wave
 
 __all__ = [
@@ -41,13 +40,6 @@ __all__ = [
     "windows",
 ]
 
-WINDOW_FRAMES = 16
-WINDOW_PIXELS = 64 * 1024 * 1024  # RGB frames of one window stay under 192 MiB, whatever the size of a frame
-Mode = Literal["uniform", "avsbench"]
-AVSBENCH_SECONDS = 5
-ALMOST = 1e-6  # samples: start + k / fps is a rounded number
-AVSBENCH_MOMENT = 15 / 16  # of each second, where the benchmark's script takes its frame
-
 
 @dataclass(frozen=True)
 class Media:
@@ -56,49 +48,6 @@ class Media:
     video: Source | None = None
     audio: Source | None = None
     frames: tuple[Source, ...] = ()
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a clip is. Sizes are after rotation; `rotation` is how far the picture is turned, clockwise."""
-
-    width: int
-    height: int
-    fps: float  # average
-    duration: float  # seconds of picture
-    rotation: int = 0  # 0, 90, 180 or 270
-    has_audio: bool = False
-    container: str = ""
-    video_codec: str | None = None
-    audio_codec: str | None = None
-    audio_rate: int | None = None  # hertz
-    channels: int | None = None
-    frames: int | None = None  # None where the file does not say
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Which moments of a clip to look at.
-
-    `uniform`: the frame on the screen at start + k / fps, for as long as that is before `end`.
-    `avsbench`: five frames as the benchmark's own script takes them, each with its second of the first five.
-    """
-
-    fps: float = 1.0
-    start: float = 0.0
-    end: float | None = None
-    max_frames: int | None = None
-    mode: Mode = "uniform"
-
-
-@dataclass(frozen=True)
-class WindowPlan:
-    """The moments of one window in seconds, ascending; `first` numbers its first sample in the clip."""
-
-    index: int
-    times: tuple[float, ...]
-    first: int = 0
-    mode: Mode = "uniform"
 
 
 @dataclass(frozen=True)
@@ -125,18 +74,6 @@ def probe(media: Media, limits: Limits = Limits()) -> Summary:  # noqa: B008  (f
         return reader.summary(limits)
 
 
-def plan(summary: Summary, sampling: Sampling, limits: Limits = Limits()) -> tuple[WindowPlan, ...]:  # noqa: B008
-    """Cut the sampled moments of a clip into windows of at most WINDOW_FRAMES and WINDOW_PIXELS."""
-    first, times = moments(summary, sampling)
-    if len(times) > limits.frames:
-        raise MediaTooLarge("number of sampled frames", limits.frames, len(times), "frames")
-    size = max(1, min(WINDOW_FRAMES, WINDOW_PIXELS // (summary.width * summary.height)))
-    return tuple(
-        WindowPlan(index, times[begin : begin + size], first + begin, sampling.mode)
-        for index, begin in enumerate(range(0, len(times), size))
-    )
-
-
 def read_window(
     media: Media,
     summary: Summary,
@@ -153,7 +90,7 @@ def read_window(
 
 def windows(
     media: Media,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = Sampling(),  # noqa: B008
     *,
     rates: Sequence[int] = (),
     pixels: bool = True,
@@ -279,60 +216,6 @@ def summary_of_images(images: Sequence[Source], limits: Limits) -> Summary:
     )
 
 
-def moments(summary: Summary, sampling: Sampling) -> tuple[int, tuple[float, ...]]:
-    """The number of the first sample, and the times of all in seconds."""
-    check(sampling)
-    images = summary.container == "images"
-    if sampling.mode == "avsbench":
-        count = min(AVSBENCH_SECONDS, sampling.max_frames or AVSBENCH_SECONDS)
-        if images:
-            return 0, tuple(float(second) for second in range(min(count, summary.frames or 0)))
-        return 0, tuple(benchmark_moment(summary, second) for second in range(count))
-    duration = summary.duration / sampling.fps if images else summary.duration
-    end = duration if sampling.end is None else min(sampling.end, duration)
-    if sampling.start >= end:
-        raise InvalidOption(f"The start, {sampling.start:g} s, is not before the end of the clip, {end:g} s.")
-    # Of images there is one at each k / fps, so a start between two of them begins with the next.
-    first = ceil(sampling.start * sampling.fps - ALMOST) if images else 0
-    start = first / sampling.fps if images else sampling.start
-    count = max(0 if images else 1, ceil((end - start) * sampling.fps - ALMOST))
-    if sampling.max_frames is not None:
-        count = min(count, sampling.max_frames)
-    return first, tuple(start + number / sampling.fps for number in range(count))
-
-
-def benchmark_moment(summary: Summary, second: int) -> float:
-    """In the middle of the frame that the benchmark's script takes, which counts frames at a whole rate."""
-    rate = max(1, round(summary.fps))
-    last = (summary.frames or round(summary.duration * summary.fps)) - 1
-    frame = min(int(second * rate + AVSBENCH_MOMENT * rate), max(0, last))
-    return (frame + 0.5) / summary.fps
-
-
-def check(sampling: Sampling) -> None:
-    """Refuse values that make no sense for any clip."""
-    if not (isfinite(sampling.fps) and sampling.fps > 0):
-        raise InvalidOption(f"fps must be a positive number, not {sampling.fps}.")
-    if not (isfinite(sampling.start) and sampling.start >= 0):
-        raise InvalidOption(f"start must be 0 or more seconds, not {sampling.start}.")
-    if sampling.end is not None and not sampling.end > sampling.start:
-        raise InvalidOption(f"end, {sampling.end} s, must be after start, {sampling.start} s.")
-    if sampling.max_frames is not None and sampling.max_frames < 1:
-        raise InvalidOption(f"max_frames must be 1 or more, not {sampling.max_frames}.")
-    if sampling.mode not in get_args(Mode):
-        raise InvalidOption(f"mode must be one of {', '.join(get_args(Mode))}, not {sampling.mode!r}.")
-
-
-def spans(summary: Summary, window: WindowPlan) -> tuple[tuple[float, float], ...]:
-    """Start and end of each frame's second of sound, moved back where it would stick out of the clip."""
-    if window.mode == "avsbench":
-        return tuple((window.first + k + 0.0, window.first + k + 1.0) for k in range(len(window.times)))
-    if summary.container == "images":
-        return tuple((time, time + 1) for time in window.times)
-    end = summary.duration
-    return tuple((max(0.0, min(time, end - 1)), min(max(time + 1, 1.0), end)) for time in window.times)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Print a clip's summary, then each window's facts, as JSON lines."""
     if len(arguments) != 1:
@@ -340,21 +223,36 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     media = Media(video=Path(arguments[0]))
     try:
-        sys.stdout.write(json.dumps(asdict(probe(media))) + "\n")
+        say(asdict(probe(media)))
         for window in windows(media):
-            facts = {
-                "window": window.index,
-                "timestamps": window.timestamps,
-                "indices": window.indices,
-                "audio_windows": window.audio_windows,
-                "shape": None if window.frames is None else window.frames.shape,
-                "has_audio": window.has_audio,
-            }
-            sys.stdout.write(json.dumps(facts) + "\n")
+            say(facts(window))
     except EarshotError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    except BrokenPipeError:
+        return 1  # the reader, `head` for one, has seen enough
+    except OSError as error:
+        sys.stderr.write(f"The output cannot be written: {error.strerror}.\n")
+        return 1
     return 0
+
+
+def say(entry: Mapping[str, object]) -> None:
+    """One JSON line, written at once: what cannot be written must fail here and not when Python ends."""
+    sys.stdout.write(json.dumps(entry) + "\n")
+    sys.stdout.flush()
+
+
+def facts(window: Window) -> Mapping[str, object]:
+    """A window without its pixels and its sound."""
+    return {
+        "window": window.index,
+        "timestamps": window.timestamps,
+        "indices": window.indices,
+        "audio_windows": window.audio_windows,
+        "shape": None if window.frames is None else window.frames.shape,
+        "has_audio": window.has_audio,
+    }
 
 
 if __name__ == "__main__":
