@@ -113,7 +113,7 @@ def make_desk(
     sandbox: Sandbox,
 ) -> Desk:
     storage = Storage(settings.storage_url, settings.scratch_dir)
-    clips, jobs = ClipStore(client), JobStore(client, settings)
+    clips, jobs = ClipStore(client), JobStore(client, settings, metrics.reached)
     broker = make_broker(settings)
     return Desk(
         settings=settings,

@@ -79,8 +79,6 @@ class Desk:
         await self.health.usable(order.strategy)
         record, created = await self.take_in(self.intake.submit, order)
         bind(job_id=record.id)
-        if created:
-            self.metrics.jobs.labels("queued", record.job.strategy).inc()
         return record, created
 
     async def job(self, job_id: str, caller: Caller) -> JobRecord:

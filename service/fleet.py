@@ -26,8 +26,11 @@ class Fleet:
     def __init__(self, client: redis.Redis) -> None:
         self.redis: Any = client  # redis-py types every answer as perhaps awaitable
 
-    def publish(self, statement: Mapping[str, Any]) -> None:
-        """A worker's sign of life; forgotten ALIVE_SECONDS later unless it comes again."""
+    def publish(self, statement: Mapping[str, Any]) -> int:
+        """A worker's sign of life; forgotten ALIVE_SECONDS later unless it comes again.
+
+        How many others have gone silent since anybody last looked: each is told to one worker, once.
+        """
         worker, now = statement["id"], time.time()
         threads = statement["threads"] if statement["state"] == "ready" else 0
         with self.redis.pipeline() as pipe:
@@ -36,7 +39,8 @@ class Fleet:
             pipe.hset(PREFIXES["THREADS"], worker, threads)
             pipe.expire(PREFIXES["THREADS"], 24 * 3600)  # the threads of workers long gone go with it
             pipe.set(PREFIXES["WORKER"] + worker, json.dumps({**statement, "beat_at": now}), ex=ALIVE_SECONDS)
-            pipe.execute()
+            silent: int = pipe.execute()[0]
+        return silent
 
     def withdraw(self, worker: str) -> None:
         """An orderly end."""

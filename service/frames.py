@@ -92,8 +92,8 @@ def decode_rle(counts: str, height: int, width: int) -> BoolMask:
     """COCO's compressed run lengths to a mask [H, W].
 
     A character carries five bits of a number, lowest first, and a sixth that says whether more follow; the
-    highest of the five in the last character is the sign. From the fourth on, a number is the difference to the
-    run two before. Runs go down the columns and begin with zeros.
+    highest of the five in the last character is the sign. From the fourth on, a number is the difference to
+    the run two before. Runs go down the columns and begin with zeros.
     """
     characters = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
     last = np.flatnonzero((characters & 0x20) == 0)  # where each number ends

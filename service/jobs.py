@@ -43,7 +43,7 @@ from service.records import (
     Skip,
 )
 from service.settings import Settings
-from service.steps import PREFIXES, Steps
+from service.steps import PREFIXES, Reached, Steps
 
 PAGE = 100  # records read at once while a page of the list is filled
 
@@ -51,13 +51,18 @@ PAGE = 100  # records read at once while a page of the list is filled
 class JobStore:
     """Every step of a job's life. One per process; thread-safe, as the Redis client is.
 
-    `client` decodes its responses.
+    `client` decodes its responses; `reached` hears of every status that a step of this process leads to.
     """
 
-    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        settings: Settings,
+        reached: Reached = lambda status, strategy: None,  # noqa: ARG005
+    ) -> None:
         self.redis: Any = client  # redis-py types every answer as perhaps awaitable
         self.settings = settings
-        self._run = Steps(client)
+        self._run = Steps(client, reached)
         attempts = settings.max_attempts
         self._worn_out = problem_json(
             Refusal("worker_lost", f"The clip was tried {attempts} times, and each worker was lost.")

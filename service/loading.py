@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import structlog
+from pydantic import TypeAdapter
 
 from models.batching import Batcher
 from models.errors import EarshotError
@@ -31,9 +32,10 @@ LOG = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Ready:
-    """A strategy that can run: its entry in the table, its code, and the weights that answer."""
+    """A strategy that can run: its entry in the table, what reads its options, its code, its weights."""
 
     strategy: Strategy
+    options: TypeAdapter[Any]
     segmenter: Segmenter
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -83,7 +85,8 @@ class Loaded:
         segmenter: Segmenter = importlib.import_module(strategy.module).build(self.networks)
         if strategy.networks:
             warm(strategy, segmenter)
-        return Ready(strategy, segmenter, {network: self._identity(network) for network in strategy.networks})
+        models = {network: self._identity(network) for network in strategy.networks}
+        return Ready(strategy, TypeAdapter(strategy.options), segmenter, models)
 
     def _network(self, name: str) -> None:
         self.weights.resolve(name)  # says which command fetches them, before torch is imported for nothing
@@ -107,6 +110,23 @@ class Loaded:
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = automatic if self.settings.device == "auto" else self.settings.device
         return importlib.import_module("models.networks").Networks(self.device, self.weights, self.batcher)
+
+    def settle(self) -> None:
+        """Wait until the device has done what it was given: a GPU works behind the program's back."""
+        if self.device.startswith("cuda"):
+            importlib.import_module("torch").cuda.synchronize(self.device)
+
+    def device_bytes(self) -> int | None:
+        """What this process holds of the device's memory, torch's pool included; None for the CPU."""
+        if not self.device.startswith("cuda"):
+            return None
+        return int(importlib.import_module("torch").cuda.memory_reserved(self.device))
+
+    def lookups(self) -> dict[str, tuple[int, int]]:
+        """Network -> hits and misses of its cache of embeddings, where it has one."""
+        held = {name: self.networks[name] for name in self.models}
+        counts = {name: one.cache_counts for name, one in held.items() if hasattr(one, "cache_counts")}
+        return {name: (count.hits, count.misses) for name, count in counts.items()}
 
     def _release(self) -> None:
         """Give cached memory back to the device before a smaller batch is tried."""

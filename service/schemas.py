@@ -157,6 +157,7 @@ class ResultDocument(Document):
     media: MediaDocument
     frames: list[FrameDocument]
     timing: dict[str, float]
+    """Milliseconds in the queue and, summed over the windows, in each stage; 0 where a strategy has none."""
     warnings: list[str]
 
 

@@ -5,7 +5,7 @@ The scripts get these names as locals, and what they share from `lua/prelude.lua
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +37,32 @@ PREFIXES = {
 CHANGED = "avs:changed"  # channel: the id of each job whose record changed
 STOPPED = "avs:stopped"  # channel: the id of each job that must not go on
 LUA = Path(__file__).parent / "lua"
+STEP = "{prelude}\nlocal function step()\n{body}\nend\nreturn {{step() or false, reached}}"
 BELT_SECONDS = 7 * 24 * 3600  # keys end by themselves even if no sweeper ever runs again
 EVENTS_KEPT = 1000
+Reached = Callable[[str, str], None]
 
 
 class Steps:
-    """The scripts by file name, ready to run; one round trip each, and reloaded by itself after a restart."""
+    """The scripts by file name, ready to run; one round trip each, and reloaded by itself after a restart.
 
-    def __init__(self, client: redis.Redis) -> None:
+    `reached` is told of every job that a step of this process brings to a status: the status, the strategy.
+    """
+
+    def __init__(self, client: redis.Redis, reached: Reached = lambda status, strategy: None) -> None:  # noqa: ARG005
         names = [*PREFIXES.items(), ("CHANGED", CHANGED), ("STOPPED", STOPPED)]
         prelude = "".join(f"local {name} = '{value}'\n" for name, value in names)
         prelude += f"local BELT, EVENTS_KEPT = {BELT_SECONDS}, {EVENTS_KEPT}\n"
         prelude += (LUA / "prelude.lua").read_text()
+        self.reached = reached
         self._scripts: Mapping[str, Any] = {
-            path.stem: client.register_script(prelude + path.read_text())
+            path.stem: client.register_script(STEP.format(prelude=prelude, body=path.read_text()))
             for path in LUA.glob("*.lua")
             if path.stem != "prelude"
         }
 
     def __call__(self, step: str, *values: str | float) -> Any:  # noqa: ANN401 (each script says its answer)
-        return self._scripts[step](args=values)
+        answer, reached = self._scripts[step](args=values)
+        for status, strategy in zip(reached[::2], reached[1::2], strict=True):
+            self.reached(status, strategy)
+        return answer

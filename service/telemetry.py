@@ -1,16 +1,20 @@
 """What the service says about itself: Prometheus metrics (`avs_*`, seconds) and structured JSON logs.
 
-One `Metrics` a process, made by whoever starts the process and handed on through constructors.
+One `Metrics` a process, made by whoever starts the process and handed on through constructors. Every event is
+counted once, by the process whose doing it was: `avs_jobs` summed over API and workers is the truth.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 from structlog.typing import EventDict, Processor
 
 HTTP_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -82,22 +86,43 @@ class Metrics:
             registry=registry,
         )
         self.frames = Counter("avs_frames", "Frames segmented.", ("strategy",), registry=registry)
-        self.embedding_cache = Counter(
-            "avs_embedding_cache", "Look-ups of an embedding.", ("model", "result"), registry=registry
-        )
+        self.embedding_cache = Lookups()
+        registry.register(self.embedding_cache)
         self.device_memory_bytes = Gauge(
             "avs_device_memory_bytes", "Memory held on the device.", ("device",), registry=registry
         )
         self.worker_restarts = Counter(
-            "avs_worker_restarts", "Workers that came up again after a loss.", registry=registry
+            "avs_worker_restarts",
+            "Workers that went silent without an orderly end, and that a supervisor has to start again.",
+            registry=registry,
         )
         self.model_load_seconds = Gauge(
             "avs_model_load_seconds", "Time to load a network.", ("model",), registry=registry
         )
 
+    def reached(self, status: str, strategy: str) -> None:
+        """A step of this process brought a job to a status."""
+        self.jobs.labels(status, strategy).inc()
+
     def expose(self) -> bytes:
         """All of it in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class Lookups(Collector):
+    """`avs_embedding_cache`: the caches count by themselves, `read` tells hits and misses of each model."""
+
+    def __init__(self) -> None:
+        self.read: Callable[[], Mapping[str, tuple[int, int]]] = dict
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(
+            "avs_embedding_cache", "Look-ups of an embedding.", labels=("model", "result")
+        )
+        for model, (hits, misses) in self.read().items():
+            family.add_metric((model, "hit"), hits)
+            family.add_metric((model, "miss"), misses)
+        yield family
 
 
 def configure_logging(level: str = "INFO") -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -17,12 +17,11 @@ from uuid import uuid4
 import redis
 import structlog
 from dramatiq.brokers.redis import RedisBroker
-from pydantic import TypeAdapter
 
 from models.containers import Limits
 from models.errors import EarshotError
 from models.media import Summary, Window
-from models.stages import measured
+from models.stages import measured, stage
 from service.clip_files import media_of
 from service.decoding import Sandbox
 from service.engine import send_all
@@ -42,7 +41,14 @@ T = TypeVar("T")
 LOG = structlog.get_logger(__name__)
 PATIENCE_SECONDS = 20.0  # Redis may restart under a window; the lease must outlast this
 PASS_ON_SECONDS = 0.2
-RESULT_NAMES = {"audio_encode": "audio_ms", "image_encode": "encoder_ms", "mask_decode": "decoder_ms"}
+TIMING = {  # a stage of the metrics -> its name in a result
+    "decode": "decode_ms",
+    "audio_encode": "audio_ms",
+    "image_encode": "encoder_ms",
+    "detect": "detect_ms",
+    "mask_decode": "decoder_ms",
+    "serialize": "serialize_ms",
+}
 
 
 class Stopped(Exception):
@@ -130,7 +136,6 @@ class WindowRunner:
         if isinstance(leave, Skip):
             if leave.strategy is not None:
                 self.metrics.dead_letters.labels(leave.strategy).inc()
-                self.metrics.jobs.labels("failed", leave.strategy).inc()
             LOG.debug("window skipped", job_id=job_id, window=window, reason=leave.reason)
             return leave
         with (
@@ -178,23 +183,29 @@ class WindowRunner:
     def _segment(self, leave: Go, work: InWork) -> None:
         job = leave.job
         ready = self._ready(job.strategy)
-        timing: dict[str, float] = {}
         key = (job.clip.id, leave.plan, ready.strategy.audio_rates, ready.strategy.needs_pixels)
-        with self.loaded.batcher.window():
-            with self._timed("decode", job.strategy, timing):
+        blob = f"windows/{job.id}/{leave.plan.index:05d}-{leave.token}.ndjson"
+        with self.loaded.batcher.window(), measured(self.loaded.settle) as seconds:
+            with stage("decode"):
                 window = self.cache.get(key, lambda: self._decode(leave, ready))
-            blob = f"windows/{job.id}/{leave.plan.index:05d}-{leave.token}.ndjson"
-            self._write(blob, window, leave, work, timing)
-        commit = Commit(blob, len(window.timestamps), timing, ready.models, warnings_of(window, ready))
+            self._write(blob, window, leave, work)
+        frames = len(window.timestamps)
+        timing = {told: 1000 * seconds.get(name, 0.0) for name, told in TIMING.items()}
+        commit = Commit(blob, frames, timing, ready.models, warnings_of(window, ready))
         committed = patiently(lambda: self.jobs.commit_window(leave.lease, commit))
         if not committed.accepted:
             self.storage.delete(blob)
             raise Stopped
-        self.metrics.frames.labels(job.strategy).inc(len(window.timestamps))
+        self._count(job.strategy, frames, seconds)
         if committed.finished:
-            self.metrics.jobs.labels("succeeded", job.strategy).inc()
             LOG.info("job succeeded")
         patiently(lambda: send_all(self.broker, committed.send))
+
+    def _count(self, strategy: str, frames: int, seconds: Mapping[str, float]) -> None:
+        """The metrics of a committed window: they sum up to what the results say."""
+        self.metrics.frames.labels(strategy).inc(frames)
+        for name, spent in seconds.items():
+            self.metrics.stage_seconds.labels(name, strategy).observe(spent)
 
     def _ready(self, strategy: str) -> Ready:
         """The strategy, if it is loaded here; Elsewhere, if it is in another worker."""
@@ -224,40 +235,24 @@ class WindowRunner:
             limits=self.limits,
         )
 
-    def _write(self, blob: str, window: Window, leave: Go, work: InWork, timing: dict[str, float]) -> None:
+    def _write(self, blob: str, window: Window, leave: Go, work: InWork) -> None:
         """Segment frame by frame into the store; nothing is stored if the job stops meanwhile."""
         ready = self.loaded.ready[leave.job.strategy]
-        options = TypeAdapter(ready.strategy.options).validate_python(leave.job.options)
+        options = ready.options.validate_python(leave.job.options)
         outputs = Outputs(**leave.job.outputs)
-        began, serialized = time.perf_counter(), 0.0
-        with measured() as seconds, self.storage.open_write(blob) as file:
+        with self.storage.open_write(blob) as file:
             for position, masks in enumerate(ready.segmenter(window, options)):
                 if work.stop.is_set():
                     raise Stopped
-                at = time.perf_counter()
-                file.write(frame_line(window, position, masks, outputs))
-                serialized += time.perf_counter() - at
+                with stage("serialize"):
+                    file.write(frame_line(window, position, masks, outputs))
             if work.stop.is_set():
                 raise Stopped
-        seconds["serialize"] = serialized
-        for stage, spent in seconds.items():
-            self.metrics.stage_seconds.labels(stage, leave.job.strategy).observe(spent)
-            timing[RESULT_NAMES.get(stage, f"{stage}_ms")] = 1000 * spent
-        timing["segment_ms"] = 1000 * (time.perf_counter() - began - serialized)
-
-    @contextmanager
-    def _timed(self, stage: str, strategy: str, timing: dict[str, float]) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        spent = time.perf_counter() - began
-        self.metrics.stage_seconds.labels(stage, strategy).observe(spent)
-        timing[f"{stage}_ms"] = 1000 * spent
 
     def _fail(self, leave: Go, error: EarshotError) -> None:
         problem = problem_document(error)
         if patiently(lambda: self.jobs.fail(leave.lease, problem)):
             LOG.warning("job failed", code=problem["code"], detail=problem["detail"])
-            self.metrics.jobs.labels("failed", leave.job.strategy).inc()
 
 
 def warnings_of(window: Window, ready: Ready) -> tuple[str, ...]:

@@ -72,11 +72,13 @@ class Worker:
         self.started_at = time.time()
         self.metrics = Metrics()
         client = connect(settings)
-        self.client, self.fleet, self.jobs = client, Fleet(client), JobStore(client, settings)
+        self.client, self.fleet = client, Fleet(client)
+        self.jobs = JobStore(client, settings, self.metrics.reached)
         self.storage = Storage(settings.storage_url, settings.scratch_dir)
         self.slots = Slots(settings.worker_threads)
         self.broker = make_broker(settings, self.slots)
         self.loaded = Loaded(settings, self.count_batch)
+        self.metrics.embedding_cache.read = self.loaded.lookups
         stores = (self.jobs, self.storage)
         self.runner = WindowRunner(settings, self.loaded, stores, self.broker, self.metrics)
         self.consumers = dramatiq.Worker(
@@ -107,6 +109,9 @@ class Worker:
         self.loaded.load()
         for name, model in self.loaded.models.items():
             self.metrics.model_load_seconds.labels(name).set(model["load_seconds"])
+        if self.loaded.device_bytes() is not None:
+            memory = self.metrics.device_memory_bytes.labels(self.loaded.device)
+            memory.set_function(lambda: self.loaded.device_bytes() or 0)
         render = Renderer(self.settings, self.jobs, self.storage).run
         self.act(ACTORS[INTERACTIVE], INTERACTIVE, 0, self.runner.run)
         self.act(ACTORS[WINDOWS], WINDOWS, 1, self.runner.run)
@@ -131,7 +136,8 @@ class Worker:
         self.publish()
 
     def publish(self) -> None:
-        self.fleet.publish(
+        """Say what this worker is; count those of which nothing was heard any more."""
+        silent = self.fleet.publish(
             {
                 "id": self.id,
                 "state": self.state,
@@ -140,6 +146,7 @@ class Worker:
                 **self.loaded.statement(),
             }
         )
+        self.metrics.worker_restarts.inc(silent)
 
     def declare(self, state: str) -> None:
         self.state = state

@@ -17,6 +17,7 @@ from models.errors import WeightsInvalid
 from models.key_rules import AC_FPN
 from models.media import Window
 from models.segments import AUDIOCLIP_RATE
+from models.stages import measured
 from models.strategies import STRATEGIES
 from models.strategies.ac_fpn import SILENT, AcFpn
 from models.strategies.options import AcFpnOptions, MaskThreshold
@@ -222,3 +223,10 @@ def test_paper_decides_on_the_networks_grid(segment: AcFpn) -> None:
 
 def test_the_alias_rules_leave_our_own_keys_alone(tiny: ACFPN) -> None:
     assert AC_FPN.apply(tiny.state_dict()).keys() == tiny.state_dict().keys()
+
+
+def test_sound_picture_and_masks_are_timed_apart(segment: AcFpn) -> None:
+    with measured() as seconds:
+        list(segment(window(0.1, 0.0), STRATEGIES["ac-fpn"].presets["best"]))
+    assert seconds.keys() == {"audio_encode", "image_encode", "mask_decode"}
+    assert all(seconds.values())

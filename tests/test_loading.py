@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
+from models import sam
 from models.stages import measured, stage
 from service.loading import Loaded
 from service.settings import Settings
+from service.telemetry import Metrics
 
 
 def loaded(tmp_path: Path, **fields: object) -> Loaded:
@@ -61,14 +65,30 @@ def test_strategies_without_networks_need_no_torch() -> None:
 
 
 def test_stages_are_summed_where_somebody_measures() -> None:
+    waited: list[int] = []
     with stage("detect"):
         pass
     with measured() as seconds:
         for _ in range(2):
             with stage("detect"):
                 pass
-        with measured() as inner, stage("mask_decode"):
+        with measured(lambda: waited.append(1)) as inner, stage("mask_decode"):
             pass
+    assert waited == [1], "the device has finished before the stage is over"
     assert seconds.keys() == {"detect"}
     assert inner.keys() == {"mask_decode"}
     assert seconds["detect"] > 0
+
+
+def test_the_metrics_show_what_the_embedding_cache_found(tmp_path: Path) -> None:
+    one, metrics = loaded(tmp_path, strategies="full-mask"), Metrics()
+    metrics.embedding_cache.read = one.lookups
+    assert b"avs_embedding_cache_total{" not in metrics.expose()
+    network = sam.Sam(sam.build("sam-tiny"), identity="random")
+    one.networks, one.models = {"sam": network}, {"sam": {}}
+    frames = np.zeros((1, 32, 32, 3), np.uint8)
+    for _ in range(3):
+        network.embed(frames)
+    text = metrics.expose().decode()
+    assert 'avs_embedding_cache_total{model="sam",result="hit"} 2.0' in text
+    assert 'avs_embedding_cache_total{model="sam",result="miss"} 1.0' in text

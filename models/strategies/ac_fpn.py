@@ -22,18 +22,25 @@ from models.batching import Batcher
 from models.media import Window
 from models.networks import Networks
 from models.segments import AUDIOCLIP_RATE, SECONDS
+from models.stages import stage
 from models.strategies import FrameMasks, Segmenter
 from models.strategies.options import AcFpnOptions
 
 SILENT = "There is no sound in this second."
 
 
-class Item(NamedTuple):
-    """What a batch is made of: an image [3, size, size], five seconds [1, samples] and their scale."""
+class Sound(NamedTuple):
+    """What a batch of the sound tower is made of: five seconds [1, samples] and their scale."""
+
+    samples: Tensor
+    scale: AudioScale
+
+
+class Pair(NamedTuple):
+    """What a batch of the pyramid is made of: an image [3, size, size] and its sound's features [embed]."""
 
     image: Tensor
     sound: Tensor
-    scale: AudioScale
 
 
 class AcFpn:
@@ -45,36 +52,46 @@ class AcFpn:
 
     def __call__(self, window: Window, options: AcFpnOptions) -> Iterator[FrameMasks]:
         """Frames in order; those in silence cost nothing where `silent_is_empty`."""
-        sounds = window.audio[AUDIOCLIP_RATE]
-        heard = [bool(sound.any()) or not options.silent_is_empty for sound in sounds]
-        logits = iter(self.batcher(self.logits, self.items(window, heard, options), options.audio_scale))
+        heard = [bool(sound.any()) or not options.silent_is_empty for sound in window.audio[AUDIOCLIP_RATE]]
+        logits = iter(self.heard_logits(window, heard, options) if any(heard) else ())
         for audible in heard:
             if audible:
-                yield FrameMasks(mask=mask(next(logits), window.size, options))
+                with stage("mask_decode"):
+                    decided = mask(next(logits), window.size, options)
+                yield FrameMasks(mask=decided)
             else:
                 yield FrameMasks(mask=np.zeros(window.size, bool), reason=SILENT)
 
-    def items(self, window: Window, heard: list[bool], options: AcFpnOptions) -> list[Item]:
-        """The frames to look at, resized on the device. The published code never averages when it shrinks."""
+    def heard_logits(self, window: Window, heard: list[bool], options: AcFpnOptions) -> list[Tensor]:
+        """Logits [size, size] of the frames that `heard` marks, at least one. `image_encode` is everything
+        that looks at the picture: the image tower, the pyramid and its head are one pass."""
         assert window.frames is not None, "the table of strategies says that this one needs pixels"
-        if not any(heard):
-            return []
-        images = image_input(
-            window.frames[heard],
-            self.size,
-            fit="squash",
-            antialias=options.resolution == "source",
-            device=self.device,
-        )
-        seconds = torch.from_numpy(window.audio[AUDIOCLIP_RATE][heard])[:, None].tile(SECONDS)
-        return [Item(image, sound, options.audio_scale) for image, sound in zip(images, seconds, strict=True)]
+        scale = options.audio_scale
+        with stage("audio_encode"):
+            seconds = torch.from_numpy(window.audio[AUDIOCLIP_RATE][heard])[:, None].tile(SECONDS)
+            sounds = self.batcher(self.encoded, [Sound(each, scale) for each in seconds], scale)
+        with stage("image_encode"):
+            images = self.images(window.frames[heard], options)
+            pairs = [Pair(image, sound) for image, sound in zip(images, sounds, strict=True)]
+            return self.batcher(self.logits, pairs)
+
+    def images(self, frames: NDArray[np.uint8], options: AcFpnOptions) -> Tensor:
+        """The frames, resized on the device. The published code never averages when it shrinks."""
+        antialias = options.resolution == "source"
+        return image_input(frames, self.size, fit="squash", antialias=antialias, device=self.device)
 
     @torch.inference_mode()
-    def logits(self, items: list[Item]) -> list[Tensor]:
-        """One batch of frames and sounds of one scale -> logits [size, size] of each, on the device."""
-        images = torch.stack([item.image for item in items])
-        sounds = torch.stack([item.sound for item in items]).to(self.device)
-        return list(self.network(images, sounds, items[0].scale)[:, 0])
+    def encoded(self, sounds: list[Sound]) -> list[Tensor]:
+        """One batch of sounds of one scale -> features [embed] of each, on the device."""
+        samples = torch.stack([each.samples for each in sounds]).to(self.device)
+        return list(self.network.aclp.encode_audio(samples, sounds[0].scale))
+
+    @torch.inference_mode()
+    def logits(self, pairs: list[Pair]) -> list[Tensor]:
+        """One batch of frames and the features of their sounds -> logits [size, size] of each."""
+        images = torch.stack([pair.image for pair in pairs])
+        sounds = torch.stack([pair.sound for pair in pairs])
+        return list(self.network.segment(images, sounds)[:, 0])
 
 
 def mask(logits: Tensor, size: tuple[int, int], options: AcFpnOptions) -> NDArray[np.bool_]:

@@ -49,7 +49,7 @@ redis.call('HSET', job, 'attempt', math.max(starts, number(job, 'attempt')))
 if status == 'queued' then
     redis.call('HSET', job, 'status', 'running', 'started_at', stamp(now))
     redis.call('ZREM', QUEUED, id)
-    changed(id, 'status')
+    reach(id, 'running')
     waited = stamp(now - number(job, 'created_at'))
 end
 return {'go', waited, starts, redis.call('HGET', PLAN .. id, window), redis.call('HGET', job, 'static')}

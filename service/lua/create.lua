@@ -51,5 +51,5 @@ end
 for _, name in ipairs({job, PLAN .. id, TENANT .. tenant, HELD .. tenant, CLIP .. clip_id, CLIP_JOBS .. clip_id}) do
     redis.call('EXPIRE', name, BELT)
 end
-changed(id, 'status')
+reach(id, 'queued')
 return {'created', id}

@@ -1,4 +1,4 @@
--- Words that every script shares. The key names above this line come from jobs.py.
+-- Words that every script shares. The key names above this line come from steps.py.
 
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1e6
@@ -23,6 +23,15 @@ local function changed(id, kind, window)
     redis.call('XADD', EVENTS .. id, 'MAXLEN', '~', EVENTS_KEPT, '*', 'kind', kind, 'data', cjson.encode(data))
     redis.call('EXPIRE', EVENTS .. id, BELT)
     redis.call('PUBLISH', CHANGED, id)
+end
+
+-- What this step brought about, for the metrics: status and strategy of each job that reached one.
+local reached = {}
+
+local function reach(id, status)
+    reached[#reached + 1] = status
+    reached[#reached + 1] = redis.call('HGET', JOB .. id, 'strategy')
+    changed(id, 'status')
 end
 
 local function final(status)
@@ -53,7 +62,7 @@ local function finish(id, status, problem)
     end
     redis.call('ZADD', EXPIRY, expires, id)
     redis.call('HINCRBY', COUNTS, status, 1)
-    changed(id, 'status')
+    reach(id, status)
     redis.call('PUBLISH', STOPPED, id)
     return true
 end
