@@ -41,6 +41,8 @@ class SoundMapper:
         antialias: bool = True,
     ) -> SoundMaps:
         """RGB uint8 [n, H, W, 3], squashed to the network's square, and sounds [n, samples] at 44.1 kHz."""
+        if not len(frames):
+            return SoundMaps(np.zeros((0, self.size, self.size), np.float32), np.zeros(0, np.float32))
         images = image_input(frames, self.size, fit="squash", antialias=antialias, device=self.encoder.device)
         return self.of_images(images, seconds, surgery=surgery, reverse=reverse, scale=scale)
 
@@ -48,8 +50,6 @@ class SoundMapper:
         self, images: Tensor, seconds: NDArray[np.float32], *, surgery: bool, reverse: bool, scale: AudioScale
     ) -> SoundMaps:
         """The same, from images [n, 3, size, size] that are normalised already."""
-        if not len(images):
-            return SoundMaps(np.zeros((0, self.size, self.size), np.float32), np.zeros(0, np.float32))
         with stage("audio_encode"):
             sounds = torch.stack(self.batcher(self._hear, [(each, scale) for each in seconds], scale))
         with stage("image_encode"):

@@ -1,0 +1,295 @@
+"""Box-Prompt: names, questions, boxes, instances; what is computed how often; and what nobody can find."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.errors import InvalidOption
+from models.networks import Networks
+from models.overlaps import iou, suppressed
+from models.recogniser import best
+from models.strategies import STRATEGIES, FrameMasks
+from models.strategies.box_prompt import UNNAMED, BoxPrompt, build, clipped, kept, rivals
+from models.strategies.gate import NOISY, SILENT
+from models.strategies.options import BoxPromptOptions, DetectionThresholds, GateOptions
+from models.suppliers import Detection
+from models.vocabularies import NOISE
+from tests.tiny_networks import tiny_networks, window
+
+QUIET_GATE = GateOptions(noise=False)
+LABELS = ("dog barking", "piano", "church bell", "a man speaking")
+# Random networks find something everywhere; a share of it is enough.
+SURE = DetectionThresholds(box=0.9)
+OPTIONS = BoxPromptOptions(labels=LABELS, thresholds=SURE, gate=QUIET_GATE, max_boxes=5)
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
+    return tiny_networks(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def box_prompt(networks: Networks) -> BoxPrompt:
+    strategy = build(networks)
+    assert isinstance(strategy, BoxPrompt)
+    return strategy
+
+
+@contextmanager
+def batches(module: nn.Module) -> Iterator[list[int]]:
+    """The number of items in each call of a layer while the block runs."""
+    sizes: list[int] = []
+    hook = module.register_forward_hook(lambda _module, inputs, _output: sizes.append(len(inputs[0])))
+    try:
+        yield sizes
+    finally:
+        hook.remove()
+
+
+def run(strategy: BoxPrompt, *loudness: float, options: BoxPromptOptions = OPTIONS) -> list[FrameMasks]:
+    return list(strategy(window(*loudness), options))
+
+
+# --- what is computed, and how often
+
+
+@pytest.mark.parametrize("top_k", [1, 3])
+def test_the_image_backbone_sees_each_frame_once_however_many_names(
+    networks: Networks, box_prompt: BoxPrompt, top_k: int
+) -> None:
+    with batches(networks["grounding-dino"].network.model.backbone) as seen:
+        run(box_prompt, 0.5, 0.4, 0.3, 0.2, 0.1, options=replace(OPTIONS, top_k=top_k))
+    assert seen == [5]
+
+
+def test_sounds_are_one_batch_and_names_are_encoded_once(networks: Networks, box_prompt: BoxPrompt) -> None:
+    network = networks["clap"].network
+    options = replace(OPTIONS, labels=("a violin", "a cello"))
+    with batches(network.audio_projection) as heard, batches(network.text_projection) as read:
+        run(box_prompt, 0.5, 0.4, 0.3, options=options)
+        run(box_prompt, 0.5, 0.4, 0.3, options=replace(options, top_k=2))
+    assert (heard, read) == ([3, 3], [2])
+
+
+def test_sam_encodes_frames_with_boxes_once(networks: Networks) -> None:
+    strategy = build(Networks("cpu", networks.weights))
+    assert isinstance(strategy, BoxPrompt)
+    with batches(strategy.prompting.sam.network.vision_encoder) as encoded:
+        run(strategy, 0.5, 0.0, 0.3)
+        run(strategy, 0.5, 0.0, 0.3, options=replace(OPTIONS, top_k=2))
+    assert encoded == [2]
+
+
+# --- what comes out
+
+
+def test_instances_and_their_union(box_prompt: BoxPrompt) -> None:
+    for answer in run(box_prompt, 0.5, 0.4, options=replace(OPTIONS, top_k=2)):
+        assert 1 <= len(answer.instances) <= OPTIONS.max_boxes
+        assert np.array_equal(answer.mask, np.any([each.mask for each in answer.instances], axis=0))
+        for each in answer.instances:
+            assert each.label in LABELS
+            assert SURE.box < each.score <= 1
+            assert each.audio_score is not None
+            assert -1 <= each.audio_score <= 1
+            x1, y1, x2, y2 = each.bbox
+            assert 0 <= x1 <= x2 <= 96
+            assert 0 <= y1 <= y2 <= 72
+        assert answer.reason is None
+
+
+def test_the_best_names_are_those_with_the_largest_cosine(networks: Networks, box_prompt: BoxPrompt) -> None:
+    clip = window(0.5, 0.3)
+    verdicts, heard = box_prompt.recognise(clip, replace(OPTIONS, top_k=2))
+    clap = networks["clap"]
+    scores = (clap.audio(clip.audio[48_000]) @ clap.text(LABELS).T).numpy()
+    for row, names in zip(scores, heard, strict=True):
+        order = np.argsort(-row)[:2]
+        assert [each.name for each in names] == [LABELS[i] for i in order]
+        np.testing.assert_allclose([each.score for each in names], row[order], atol=1e-5)
+    assert verdicts == [None, None]
+
+
+def test_either_network_recognises(box_prompt: BoxPrompt) -> None:
+    by_clap = box_prompt.recognise(window(0.5), OPTIONS)[1][0][0]
+    by_audioclip = box_prompt.recognise(window(0.5), replace(OPTIONS, recogniser="audioclip"))[1][0][0]
+    assert by_clap.score != by_audioclip.score
+
+
+@pytest.mark.parametrize(
+    ("changes", "question"),
+    [
+        ({"labels": ("Piano",)}, "Piano"),
+        ({"labels": ("Piano",), "prompt": "look"}, "Look! Object of Piano"),
+        ({"labels": (), "prompt": "caption", "captions": ("A piano plays.",)}, "A piano plays."),
+        ({"labels": (), "prompt": "text", "text": "the object in the middle"}, "the object in the middle"),
+    ],
+)
+def test_forms_of_the_question(box_prompt: BoxPrompt, changes: dict[str, Any], question: str) -> None:
+    (names,) = box_prompt.recognise(window(0.5), replace(OPTIONS, **changes))[1]
+    assert [each.question for each in names] == [question]
+    (answer,) = run(box_prompt, 0.5, options=replace(OPTIONS, **changes))
+    assert {each.label for each in answer.instances} == {names[0].name}
+
+
+def test_the_callers_own_text_listens_to_energy_alone(networks: Networks, box_prompt: BoxPrompt) -> None:
+    options = replace(OPTIONS, labels=(), prompt="text", text="the object in the middle")
+    with batches(networks["clap"].network.audio_projection) as heard:
+        loud, silent = run(box_prompt, 0.5, 0.0, options=options)
+    assert heard == []
+    assert loud.instances
+    assert loud.instances[0].audio_score is None
+    assert silent.reason == SILENT
+
+
+def test_a_caption_is_retrieved_for_each_second(box_prompt: BoxPrompt) -> None:
+    captions = ("A dog barks.", "Someone plays a piano.", "Bells ring far away.")
+    options = replace(OPTIONS, labels=(), prompt="caption", captions=captions)
+    heard = box_prompt.recognise(window(0.5, 0.4), options)[1]
+    assert all(len(names) == 1 and names[0].question in captions for names in heard)
+
+
+@pytest.mark.parametrize("preset", ["best", "paper"])
+def test_the_presets_answer(box_prompt: BoxPrompt, preset: str) -> None:
+    options = replace(STRATEGIES["box-prompt"].presets[preset], labels=LABELS, max_boxes=3)
+    for answer in run(box_prompt, 0.5, 0.0, options=options):
+        assert answer.mask.shape == (72, 96)
+        assert answer.mask.any() == (answer.reason is None)
+
+
+def test_boxes_of_the_published_square_are_brought_back(box_prompt: BoxPrompt) -> None:
+    found = Detection((112.0, 56.0, 300.0, 112.0), 0.5, "dog")
+    assert clipped(found, (96 / 224, 72 / 224), (72, 96)) == (48.0, 18.0, 96.0, 36.0)
+
+
+# --- boxes
+
+
+def test_iou_and_suppression() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [20, 20, 30, 30], [0, 0, 10, 9]])
+    assert iou(boxes)[0].tolist() == pytest.approx([1, 0.8, 0, 0.9])
+    assert suppressed(boxes, torch.tensor([0.5, 0.9, 0.1, 0.7]), 0.7) == [1, 2]
+    assert suppressed(boxes, torch.tensor([0.5, 0.9, 0.1, 0.7]), 0.85) == [1, 0, 2]
+    assert suppressed(torch.zeros(0, 4), torch.zeros(0), 0.5) == []
+
+
+def test_suppression_is_greedy_and_ties_keep_their_order() -> None:
+    """Against the definition, on many boxes."""
+    torch.manual_seed(0)
+    corner, extent = torch.rand(60, 2) * 50, torch.rand(60, 2) * 40 + 1
+    boxes, scores = torch.cat([corner, corner + extent], 1), (torch.rand(60) * 8).round()
+    remaining = sorted(range(60), key=lambda i: (-float(scores[i]), i))
+    expected = []
+    overlaps: Tensor = iou(boxes)
+    while remaining:
+        first, *rest = remaining
+        expected.append(first)
+        remaining = [i for i in rest if float(overlaps[first, i]) <= 0.3]
+    assert suppressed(boxes, scores, 0.3) == expected
+
+
+def test_the_surest_boxes_are_kept() -> None:
+    boxes = [
+        Detection((10.0 * i, 0.0, 10.0 * i + 5, 5.0), score, "x") for i, score in enumerate((0.4, 0.9, 0.5))
+    ]
+    options = BoxPromptOptions(max_boxes=2)
+    assert [each.score for each in kept(boxes, options)] == [0.9, 0.5]
+    assert [each.score for each in kept(boxes, replace(options, nms=None))] == [0.9, 0.5]
+    assert [each.score for each in kept(boxes, replace(options, nms=None, max_boxes=3))] == [0.4, 0.9, 0.5]
+    doubled = [*boxes, Detection(boxes[1].box, 0.8, "y")]
+    assert len(kept(doubled, replace(options, max_boxes=9))) == 3
+    assert len(kept(doubled, replace(options, max_boxes=9, nms=None))) == 4
+    assert kept([], options) == []
+
+
+# --- when there is nothing
+
+
+def test_silence_is_empty_under_best(box_prompt: BoxPrompt) -> None:
+    for answer in run(box_prompt, 0.0, 0.0, options=BoxPromptOptions()):
+        assert (answer.reason, answer.mask.any(), answer.instances) == (SILENT, False, ())
+
+
+def test_names_of_noise_close_the_gate(networks: Networks, box_prompt: BoxPrompt) -> None:
+    """A name that fits better than any name of noise opens it, one that fits worse closes it."""
+    clip = window(0.5)
+    clap = networks["clap"]
+    sound = clap.audio(clip.audio[48_000])
+    labels = [f"{i} things" for i in range(60)] + ["ZZZZ", "@@@@", "qqqqqqqqqqqqqqqqqqqq"]
+    fits = (sound @ clap.text(labels).T)[0]
+    noise = float((sound @ clap.text(NOISE).T).max())
+    best_label, worst_label = labels[int(fits.argmax())], labels[int(fits.argmin())]
+    assert float(fits.min()) < noise < float(fits.max())
+    assert box_prompt.recognise(clip, BoxPromptOptions(labels=(best_label,)))[0] == [None]
+    assert box_prompt.recognise(clip, BoxPromptOptions(labels=(worst_label,)))[0] == [NOISY]
+    (answer,) = box_prompt(clip, BoxPromptOptions(labels=(worst_label,)))
+    assert (answer.reason, answer.mask.any()) == (NOISY, False)
+
+
+def test_noise_is_no_rival_of_itself() -> None:
+    names, noises = rivals(BoxPromptOptions())
+    assert len(names) + len(noises) == 527
+    assert set(noises) == set(NOISE)
+    assert rivals(BoxPromptOptions(labels=("white noise", "dog")))[0] == ["white noise", "dog"]
+    assert "White noise" not in rivals(BoxPromptOptions(labels=("white noise", "dog")))[1]
+    assert rivals(BoxPromptOptions(gate=GateOptions(noise=False)))[1] == []
+    assert len(rivals(STRATEGIES["box-prompt"].presets["paper"])[0]) == 527
+
+
+def test_a_sound_that_no_name_fits(box_prompt: BoxPrompt) -> None:
+    options = replace(OPTIONS, thresholds=DetectionThresholds(audio=1.0))
+    (answer,) = run(box_prompt, 0.5, options=options)
+    assert (answer.reason, answer.mask.any()) == (UNNAMED, False)
+
+
+def test_a_name_that_is_not_seen(box_prompt: BoxPrompt) -> None:
+    options = replace(OPTIONS, labels=("dog",), thresholds=DetectionThresholds(box=1.0))
+    (answer,) = run(box_prompt, 0.5, options=options)
+    assert answer.reason == "Nothing in the frame looks like what is heard: dog."
+    assert not answer.mask.any()
+
+
+def test_best_of_scores() -> None:
+    scores = np.array([0.1, 0.5, 0.3], np.float32)
+    assert best(scores, 2, None) == [1, 2]
+    assert best(scores, 3, 0.2) == [1, 2]
+    assert best(scores, 9, None) == [1, 2, 0]
+
+
+# --- awkward requests
+
+
+def test_a_thousand_labels_and_long_ones(box_prompt: BoxPrompt) -> None:
+    labels = (*(f"thing {i}" for i in range(999)), "very " * 19 + "long")
+    (answer,) = run(box_prompt, 0.5, options=replace(OPTIONS, labels=labels))
+    assert answer.mask.any()
+
+
+def test_a_label_too_long_for_audioclip_is_named(box_prompt: BoxPrompt) -> None:
+    """Its tiny tower reads 75 bytes."""
+    options = replace(OPTIONS, recogniser="audioclip", labels=("very " * 19 + "long",))
+    with pytest.raises(InvalidOption, match=r"has 10. tokens; 77 fit"):
+        run(box_prompt, 0.5, options=options)
+
+
+@pytest.mark.parametrize("label", ["犬", "Ünïcödé", "a. b? c", "[CLS] [SEP]", "x", "\u200bdog"])
+def test_labels_of_any_writing(box_prompt: BoxPrompt, label: str) -> None:
+    for recogniser in ("clap", "audioclip"):
+        options = replace(OPTIONS, labels=(label,), recogniser=recogniser)
+        (answer,) = run(box_prompt, 0.5, options=options)
+        assert answer.mask.shape == (72, 96)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 150), (150, 2), (64, 64)])
+def test_slivers_and_one_colour(box_prompt: BoxPrompt, size: tuple[int, int]) -> None:
+    clip = window(0.5, pixels=np.full((1, *size, 3), 200, np.uint8))
+    (answer,) = box_prompt(clip, OPTIONS)
+    assert answer.mask.shape == size
