@@ -7,25 +7,13 @@ import hmac
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from redis import Redis
 
 from service.errors import Refusal
+from service.steps import Steps
 
-RATE = "avs:rate:"  # + the key's id -> the time, in microseconds, at which its bucket is empty again
 BURST_SECONDS = 10.0  # a caller may be so far ahead of its rate
-
-# A leaky bucket in one number: the moment at which everything taken so far has leaked away.
-TAKE = """
-local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
-local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
-local empty = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now)
-if empty + interval - now > burst then return empty + interval - now - burst end
-redis.call('SET', KEYS[1], string.format('%.0f', empty + interval), 'PX', math.ceil(burst / 1000))
-return 0
-"""
 
 
 @dataclass(frozen=True)
@@ -70,18 +58,18 @@ def offered_key(headers: Mapping[str, str]) -> str:
 class RateLimit:
     """So many requests a minute for each key, evenly, with a little room for bursts."""
 
-    def __init__(self, redis: Redis, per_minute: int) -> None:
+    def __init__(self, client: Redis, per_minute: int) -> None:
+        """`client` decodes its responses."""
         self.per_minute = per_minute
-        self.script = redis.register_script(TAKE)
+        self._run = Steps(client)
 
     def take(self, caller: Caller) -> None:
         """Count one request, or refuse it and say when to come back."""
         if not self.per_minute:
             return
-        interval = 60_000_000 / self.per_minute
-        burst = max(interval, BURST_SECONDS * 1_000_000)
-        late = cast(int, self.script(keys=[RATE + caller.key_id], args=[interval, burst]))
-        if late:
-            wait = math.ceil(late / 1_000_000)
+        interval = 60 / self.per_minute
+        early = float(self._run("take", caller.key_id, interval, max(interval, BURST_SECONDS)))
+        if early:
+            wait = math.ceil(early)
             detail = f"This key may send {self.per_minute} requests a minute; try again in {wait} s."
             raise Refusal("rate_limited", detail, retry_after=wait)

@@ -1,4 +1,4 @@
-"""Uploads in Redis: where the parts of a clip are in storage, whose they are, and until when.
+"""Uploads: where the parts of a clip are in storage, whose they are, and until when; the record is in Redis.
 
 An upload lives until it has expired and no job needs it any more. One that came with its job (`owned`) goes
 with that job.
@@ -15,7 +15,10 @@ from typing import Any
 
 import redis
 
+from models.media import Media
+from service.errors import Refusal
 from service.steps import BELT_SECONDS, PREFIXES, Steps
+from service.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,22 @@ class Clip:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Clip:
         return cls(**{**values, "frames": tuple(values["frames"])})
+
+
+def media_of(clip: Clip, storage: Storage) -> Media:
+    """Paths of the clip's parts on this machine, fetched where the store is elsewhere. A Refusal if they are
+    gone: a result may outlive its clip."""
+    try:
+        paths = {key: storage.local_copy(key) for key in (clip.video, clip.audio, *clip.frames) if key}
+    except FileNotFoundError:
+        paths = {}
+    if not paths or not all(path.exists() for path in paths.values()):
+        raise Refusal("expired", "The clip of this job has expired; send it again.")
+    return Media(
+        video=paths[clip.video] if clip.video else None,
+        audio=paths[clip.audio] if clip.audio else None,
+        frames=tuple(paths[key] for key in clip.frames),
+    )
 
 
 class ClipStore:

@@ -86,11 +86,16 @@ class Desk:
         return await self.store(self.find, job_id, caller.tenant)
 
     def find(self, job_id: str, tenant: str) -> JobRecord:
-        found = self.jobs.get(job_id, tenant) or self.jobs.get(job_id_of(tenant, job_id), tenant)
-        if found is None:
-            raise Refusal("not_found", "There is no such job, or its result has expired.")
-        bind(job_id=found.id)
-        return found
+        ids = (job_id, job_id_of(tenant, job_id))
+        found = next(filter(None, (self.jobs.get(one, tenant) for one in ids)), None)
+        if found is not None:
+            bind(job_id=found.id)
+            return found
+        if any(self.jobs.expired(one, tenant) for one in ids):
+            raise Refusal(
+                "expired", "The result of this job has expired and was deleted; send the clip again."
+            )
+        raise Refusal("not_found", "There is no such job.")
 
     async def wait(self, record: JobRecord, seconds: float) -> JobRecord:
         """The record when the job has ended, or as it is when the time is up or this process drains."""

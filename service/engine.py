@@ -28,11 +28,10 @@ from redis.retry import Retry
 
 from service.records import Send
 from service.settings import Settings
+from service.steps import BELL, MESSAGES
 
-NAMESPACE = "avs:mq"
 INTERACTIVE, WINDOWS = "interactive", "windows"
 ACTORS = {INTERACTIVE: "run_interactive", WINDOWS: "run_window"}
-BELL = "avs:bell"  # channel: the name of a queue that got a message
 IDLE_SECONDS = 1.0  # between polls while no bell rings; also the heartbeat of a busy worker
 Handlers = Mapping[str, Callable[[str], None]]  # what to do with a message, by channel
 ANSWER_SECONDS = 5.0  # Redis answers in a millisecond, or hangs
@@ -59,7 +58,7 @@ def make_broker(settings: Settings, slots: Slots | None = None) -> RedisBroker:
     )
     options: dict[str, Any] = {
         "client": client,
-        "namespace": NAMESPACE,
+        "namespace": MESSAGES,
         "heartbeat_timeout": round(settings.redelivery_seconds * 1000),
         "middleware": [],
     }

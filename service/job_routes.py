@@ -53,7 +53,7 @@ async def list_jobs(
     "/jobs/{job_id}",
     summary="A job",
     operation_id="read_job",
-    responses=problems(404),
+    responses=problems(404, 410),
     response_model=JobDocument,
 )
 async def read_job(request: Request, job_id: str) -> Response:
@@ -103,7 +103,7 @@ async def read_frames(
     "/jobs/{job_id}/events",
     summary="What happens to a job, as it happens",
     operation_id="follow_job",
-    responses={**streamed("text/event-stream", "Server-sent events.", EVENT), **problems(404)},
+    responses={**streamed("text/event-stream", "Server-sent events.", EVENT), **problems(404, 410)},
     response_class=Response,
 )
 async def follow_job(request: Request, job_id: str, last_event_id: LastEventId = None) -> Response:
@@ -119,7 +119,7 @@ async def follow_job(request: Request, job_id: str, last_event_id: LastEventId =
     "/jobs/{job_id}/cancel",
     summary="Stop a job",
     operation_id="cancel_job",
-    responses=problems(404),
+    responses=problems(404, 410),
     response_model=JobDocument,
 )
 async def cancel_job(request: Request, job_id: str) -> Response:
@@ -135,7 +135,7 @@ async def cancel_job(request: Request, job_id: str) -> Response:
     summary="Forget a job",
     operation_id="delete_job",
     status_code=204,
-    responses=problems(404),
+    responses=problems(404, 410),
     response_class=Response,
 )
 async def delete_job(request: Request, job_id: str) -> Response:

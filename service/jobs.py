@@ -45,6 +45,7 @@ from service.records import (
 from service.settings import Settings
 from service.steps import PREFIXES, Reached, Steps
 
+REMEMBERED_SECONDS = 24 * 3600
 PAGE = 100  # records read at once while a page of the list is filled
 
 
@@ -166,8 +167,8 @@ class JobStore:
         return self.get(job_id)
 
     def delete(self, job_id: str, tenant: str | None = None) -> bool:
-        """Forget a job, running or not. Its blobs become garbage, which `sweeper.collect` removes."""
-        return self.get(job_id, tenant) is not None and bool(self._run("delete", job_id))
+        """Forget a job, running or not. Its blobs become garbage, which `Sweeper.collect` removes."""
+        return self.get(job_id, tenant) is not None and bool(self._run("delete", job_id, 0))
 
     def next_windows(self, job_id: str) -> tuple[Send, ...]:
         """The windows to send now, marked as sent: as many as may be in flight."""
@@ -258,6 +259,15 @@ class JobStore:
     def expire(self) -> list[str]:
         """End queued jobs past their deadline; the ids of finished jobs whose result is due for deletion."""
         return list(self._run("expire"))
+
+    def bury(self, job_id: str) -> None:
+        """Forget a job whose result is due. Its id and tenant are remembered as long again as the result was
+        kept, a day at most: a few bytes, which end by themselves."""
+        self._run("delete", job_id, math.ceil(1000 * min(self.settings.result_ttl, REMEMBERED_SECONDS)))
+
+    def expired(self, job_id: str, tenant: str) -> bool:
+        """Whether this tenant had such a job, whose time is over."""
+        return bool(self.redis.get(PREFIXES["GONE"] + job_id) == tenant)
 
     def _read(self, job_ids: Iterable[str]) -> list[JobRecord | None]:
         with self.redis.pipeline(transaction=False) as pipe:

@@ -48,7 +48,7 @@ class Sweeper:
 
     def __call__(self) -> None:
         for job_id in self.jobs.expire():
-            self.jobs.delete(job_id)
+            self.jobs.bury(job_id)
         self.clips.expire()
         self.collect()
         if time.monotonic() - self._orphans_at > ORPHAN_SECONDS:

@@ -15,22 +15,21 @@ from dramatiq.brokers.redis import RedisBroker
 
 from models.containers import Limits
 from models.errors import EarshotError
-from models.media import Media, Summary
-from service.clips import Clip
+from models.media import Summary
+from service.clips import media_of
 from service.decoding import Sandbox
-from service.engine import BELL, WINDOWS
+from service.engine import WINDOWS
 from service.errors import Refusal, problem_document
 from service.jobs import JobStore
 from service.overlay import OverlayRequest
 from service.records import JobStatus
 from service.settings import Settings
-from service.steps import CHANGED
+from service.steps import BELL, CHANGED, PREFIXES
 from service.storage import Storage
 
-RENDER = "avs:render:"  # string: `asked`, or the problem document of a render that failed
 ACTOR = "render_overlay"
 ASKED_SECONDS = 120  # after which a render that nobody finished is asked for again
-FAILED_SECONDS = 600
+FAILED_SECONDS = 600  # for so long a failure is remembered, and so are the starts that led to it
 RENDER_SECONDS = 900.0  # wall clock and CPU time of one render
 LOG = structlog.get_logger(__name__)
 
@@ -50,7 +49,7 @@ class Renders:
         """Whether the overlay is there; if not, it will be, however often this is called."""
         if self.storage.exists(overlay_key(job_id)):
             return True
-        if self.redis.set(RENDER + job_id, "asked", nx=True, ex=ASKED_SECONDS):
+        if self.redis.set(PREFIXES["RENDER"] + job_id, "asked", nx=True, ex=ASKED_SECONDS):
             message: dramatiq.Message[None] = dramatiq.Message(
                 queue_name=WINDOWS, actor_name=ACTOR, args=(job_id,), kwargs={}, options={}
             )
@@ -60,7 +59,7 @@ class Renders:
 
     def failure(self, job_id: str) -> dict[str, Any] | None:
         """The problem that a worker met, if it did."""
-        text = self.redis.get(RENDER + job_id)
+        text = self.redis.get(PREFIXES["RENDER"] + job_id)
         return json.loads(text) if text and text != "asked" else None
 
 
@@ -69,6 +68,8 @@ class Renderer:
 
     def __init__(self, settings: Settings, jobs: JobStore, storage: Storage) -> None:
         self.jobs, self.storage, self.scratch = jobs, storage, settings.scratch_dir
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        self.attempts = settings.max_attempts
         self.sandbox = Sandbox(settings.model_copy(update={"decode_seconds": RENDER_SECONDS}))
         self.limits = Limits(
             bytes_=settings.max_upload_bytes,
@@ -80,15 +81,27 @@ class Renderer:
 
     def run(self, job_id: str) -> None:
         """What a message asks for. What goes wrong with the clip is told to who asked."""
+        failed = PREFIXES["RENDER"] + job_id
         try:
+            self.count_start(job_id)
             self.render(job_id)
         except EarshotError as error:
-            self.jobs.redis.set(RENDER + job_id, json.dumps(problem_document(error)), ex=FAILED_SECONDS)
+            self.jobs.redis.set(failed, json.dumps(problem_document(error)), ex=FAILED_SECONDS)
         except (redis.RedisError, OSError) as error:  # asked for again, when ASKED_SECONDS are over
             LOG.warning("render given up", job_id=job_id, error=str(error))
         else:
-            self.jobs.redis.delete(RENDER + job_id)
+            self.jobs.redis.delete(failed, PREFIXES["RENDER_STARTS"] + job_id)
         self.jobs.redis.publish(CHANGED, job_id)
+
+    def count_start(self, job_id: str) -> None:
+        """A Refusal after too many: whatever it is that kills workers, they are not all to die of it."""
+        with self.jobs.redis.pipeline() as pipe:
+            pipe.incr(PREFIXES["RENDER_STARTS"] + job_id)
+            pipe.expire(PREFIXES["RENDER_STARTS"] + job_id, FAILED_SECONDS)
+            starts, _ = pipe.execute()
+        if starts > self.attempts:
+            detail = f"The overlay was begun {self.attempts} times and never finished."
+            raise Refusal("worker_lost", detail)
 
     def render(self, job_id: str) -> None:
         record = self.jobs.get(job_id)
@@ -101,7 +114,9 @@ class Renderer:
             lines, target = folder / "lines", folder / "overlay.mp4"
             self.copy_lines(job_id, lines)
             clip = record.job.clip
-            request = OverlayRequest(self.media(clip), Summary(**clip.summary), lines, target, self.limits)
+            request = OverlayRequest(
+                media_of(clip, self.storage), Summary(**clip.summary), lines, target, self.limits
+            )
             self.sandbox.ask(request)
             self.storage.put_file(target, overlay_key(job_id))
         finally:
@@ -112,14 +127,3 @@ class Renderer:
             for blob in self.jobs.blobs(job_id):
                 with self.storage.open_read(blob.key) as stored:
                     shutil.copyfileobj(stored, lines)
-
-    def media(self, clip: Clip) -> Media:
-        """The clip on this machine; an upload may have expired before its result."""
-        paths = {key: self.storage.local_copy(key) for key in (clip.video, clip.audio, *clip.frames) if key}
-        if not all(path.exists() for path in paths.values()):
-            raise Refusal("expired", "The clip has expired; only its masks are left.")
-        return Media(
-            video=paths[clip.video] if clip.video else None,
-            audio=paths[clip.audio] if clip.audio else None,
-            frames=tuple(paths[key] for key in clip.frames),
-        )

@@ -11,8 +11,7 @@ from typing import Any
 
 import redis
 
-# Every key and channel of the service. Dramatiq's own begin with `avs:mq:` (engine.py).
-PREFIXES = {
+PREFIXES = {  # of keys; a key of one thing ends with its id
     "JOB": "avs:job:",  # hash: the record; `avs:job:<id>`
     "PLAN": "avs:plan:",  # hash: window -> its frame times, JSON
     "WINDOWS": "avs:windows:",  # hash: `<window>:starts|lease|sent|blob|frames`
@@ -25,6 +24,7 @@ PREFIXES = {
     "QUEUED": "avs:queued",  # sorted set: jobs not begun, in the order they will begin
     "DEADLINES": "avs:deadlines",  # sorted set: unfinished jobs with a deadline
     "EXPIRY": "avs:expiry",  # sorted set: finished jobs by the end of their result
+    "GONE": "avs:gone:",  # string: the tenant of a job that was swept, so that it is 410, not 404
     "GARBAGE": "avs:garbage",  # sorted set: storage prefixes to delete, by when that was decided
     "COUNTS": "avs:counts",  # hash: jobs ever finished, by status
     "CLIP": "avs:clip:",  # string: an upload, JSON
@@ -33,9 +33,14 @@ PREFIXES = {
     "WORKERS": "avs:workers",  # sorted set: worker processes by last sign of life
     "THREADS": "avs:worker-threads",  # hash: worker -> its threads
     "WORKER": "avs:worker:",  # string: what a worker says of itself, JSON
+    "RENDER": "avs:render:",  # string: `asked`, or the problem document of an overlay that failed
+    "RENDER_STARTS": "avs:render-starts:",  # string: how often an overlay was begun
+    "RATE": "avs:rate:",  # string: when everything that an API key has taken will have leaked away
 }
+MESSAGES = "avs:mq"  # what Dramatiq's own keys begin with
 CHANGED = "avs:changed"  # channel: the id of each job whose record changed
 STOPPED = "avs:stopped"  # channel: the id of each job that must not go on
+BELL = "avs:bell"  # channel: the name of a queue that got a message
 LUA = Path(__file__).parent / "lua"
 STEP = "{prelude}\nlocal function step()\n{body}\nend\nreturn {{step() or false, reached}}"
 BELT_SECONDS = 7 * 24 * 3600  # keys end by themselves even if no sweeper ever runs again

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import redis
@@ -22,7 +22,8 @@ from models.containers import Limits
 from models.errors import EarshotError
 from models.media import Summary, Window
 from models.stages import measured, stage
-from service.clip_files import media_of
+from models.strategies import FrameMasks
+from service.clips import media_of
 from service.decoding import Sandbox
 from service.engine import send_all
 from service.errors import Refusal, problem_document
@@ -53,6 +54,10 @@ TIMING = {  # a stage of the metrics -> its name in a result
 
 class Stopped(Exception):
     """The window need not be finished: its job ended, or it is somebody else's now."""
+
+
+class StrategyBroke(Exception):
+    """A strategy raised an OSError. Only one of the storage means that the window is to be tried again."""
 
 
 class Elsewhere(Exception):
@@ -177,7 +182,8 @@ class WindowRunner:
             raise
         except Exception as error:  # the one broad catch of the process: a strategy's bug fails its job only
             LOG.exception("strategy failed", strategy=leave.job.strategy)
-            detail = f"The strategy {leave.job.strategy} failed on this clip ({type(error).__name__})."
+            kind = type(error.__cause__ if isinstance(error, StrategyBroke) else error).__name__
+            detail = f"The strategy {leave.job.strategy} failed on this clip ({kind})."
             self._fail(leave, Refusal("strategy_failed", detail))
 
     def _segment(self, leave: Go, work: InWork) -> None:
@@ -241,7 +247,7 @@ class WindowRunner:
         options = ready.options.validate_python(leave.job.options)
         outputs = Outputs(**leave.job.outputs)
         with self.storage.open_write(blob) as file:
-            for position, masks in enumerate(ready.segmenter(window, options)):
+            for position, masks in enumerate(masks_of(ready, window, options)):
                 if work.stop.is_set():
                     raise Stopped
                 with stage("serialize"):
@@ -253,6 +259,14 @@ class WindowRunner:
         problem = problem_document(error)
         if patiently(lambda: self.jobs.fail(leave.lease, problem)):
             LOG.warning("job failed", code=problem["code"], detail=problem["detail"])
+
+
+def masks_of(ready: Ready, window: Window, options: Any) -> Iterator[FrameMasks]:  # noqa: ANN401 (each its own)
+    """What the strategy yields."""
+    try:
+        yield from ready.segmenter(window, options)
+    except OSError as error:
+        raise StrategyBroke from error
 
 
 def warnings_of(window: Window, ready: Ready) -> tuple[str, ...]:

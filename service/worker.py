@@ -22,7 +22,7 @@ import structlog
 from prometheus_client import start_http_server
 
 from service.clips import ClipStore
-from service.engine import ACTORS, BELL, INTERACTIVE, WINDOWS, Listener, Slots, connect, make_broker
+from service.engine import ACTORS, INTERACTIVE, WINDOWS, Listener, Slots, connect, make_broker
 from service.fleet import Fleet
 from service.jobs import JobStore
 from service.loading import Loaded
@@ -30,7 +30,7 @@ from service.reconciler import Every, Reconciler, Sweeper, attempt
 from service.renders import ACTOR as RENDER_OVERLAY
 from service.renders import Renderer
 from service.settings import Settings
-from service.steps import STOPPED
+from service.steps import BELL, STOPPED
 from service.storage import Storage
 from service.telemetry import Metrics, configure_logging
 from service.window_runner import WindowRunner

@@ -268,6 +268,16 @@ def test_a_deleted_job_is_gone(api, clip) -> None:
     is_problem(api.http.delete(f"/v1/jobs/{job['id']}"), 404, "not_found")
 
 
+def test_an_expired_job_is_said_to_have_been_there(api, clip) -> None:
+    put = api.http.put("/v1/jobs/mine-too", files=sent(clip), data={"strategy": "full-mask"}).json()
+    finished(api, put["id"])
+    api.worker.jobs.bury(put["id"])
+    for name in (put["id"], "mine-too"):
+        for part in ("", "/result", "/frames", "/events"):
+            is_problem(api.http.get(f"/v1/jobs/{name}{part}"), 410, "expired")
+    is_problem(api.http.get("/v1/jobs/never"), 404, "not_found")
+
+
 def test_jobs_are_listed_in_pages(api, clip) -> None:
     ids = [job_of(api, clip, metadata='{"ref": "abc"}')["id"] for _ in range(3)]
     first = api.http.get("/v1/jobs?limit=2").json()

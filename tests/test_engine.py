@@ -13,9 +13,10 @@ import pytest
 import redis
 from dramatiq.brokers.redis import RedisBroker
 
-from service.engine import ACTORS, BELL, INTERACTIVE, WINDOWS, Listener, Slots, make_broker, send_window
+from service.engine import ACTORS, INTERACTIVE, WINDOWS, Listener, Slots, make_broker, send_window
 from service.records import Send
 from service.settings import Settings
+from service.steps import BELL
 from tests.workers import until
 
 NAMESPACE = "avs:mq"

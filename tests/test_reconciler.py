@@ -13,12 +13,13 @@ import redis
 
 from models.media import WindowPlan
 from service.clips import Clip, ClipStore
-from service.engine import NAMESPACE, WINDOWS, make_broker
+from service.engine import WINDOWS, make_broker
 from service.jobs import JobStore
 from service.quarantine import Quarantine
 from service.reconciler import GARBAGE_SECONDS, Every, Reconciler, Sweeper
 from service.records import Commit, Job, Lease
 from service.settings import Settings
+from service.steps import MESSAGES, PREFIXES
 from service.storage import Storage
 from tests.workers import until
 
@@ -71,9 +72,12 @@ def test_results_and_uploads_vanish_without_a_trace(
     client: redis.Redis, settings: Settings, storage: Storage
 ) -> None:
     store = JobStore(client, settings.model_copy(update={"result_ttl": 0.05}))
-    sweeper = Sweeper(store, ClipStore(client), storage)
-    for _ in range(50):
-        put(storage, f"renders/{done(store, storage).id}/overlay.mp4")
+    sweeper = Sweeper(
+        JobStore(client, settings.model_copy(update={"result_ttl": 60})), ClipStore(client), storage
+    )
+    jobs = [done(store, storage) for _ in range(50)]
+    for job in jobs:
+        put(storage, f"renders/{job.id}/overlay.mp4")
     kept = done(JobStore(client, settings), storage)
     time.sleep(0.1)
     sweeper()
@@ -84,6 +88,11 @@ def test_results_and_uploads_vanish_without_a_trace(
     empty = [path for path in files(storage) if path.is_dir() and path.parent.name in {"windows", "uploads"}]
     assert {path.name for path in empty} == {kept.id, kept.clip.id}
     assert set(client.keys("avs:job:*")) == {f"avs:job:{kept.id}"}
+    assert all(store.expired(job.id, "anna") for job in jobs)
+    assert not store.expired(jobs[0].id, "bert")
+    tombstones = {PREFIXES["GONE"] + job.id for job in jobs}
+    assert {key for key in client.scan_iter("*") if any(job.id in key for job in jobs)} == tombstones
+    assert all(0 < client.pttl(key) <= 60_000 for key in tombstones), "and they end by themselves"
 
 
 def test_a_late_writers_file_goes_too(store: JobStore, storage: Storage, sweeper: Sweeper) -> None:
@@ -126,10 +135,10 @@ def test_lost_windows_are_sent_again_and_late_jobs_ended(
     store.next_windows(job.id)  # and whoever asked died before it sent
     reconcile = Reconciler(store, broker)
     reconcile()
-    assert store.redis.llen(f"{NAMESPACE}:{WINDOWS}") == 0
+    assert store.redis.llen(f"{MESSAGES}:{WINDOWS}") == 0
     store.redis.zadd(f"avs:flight:{job.id}", {"0": time.time() - settings.lease_seconds - 1})
     reconcile()
-    assert store.redis.llen(f"{NAMESPACE}:{WINDOWS}") == 1
+    assert store.redis.llen(f"{MESSAGES}:{WINDOWS}") == 1
     broker.client.close()
 
 

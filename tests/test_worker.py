@@ -53,8 +53,9 @@ def test_workers_say_what_they_hold(workers: Workers) -> None:
         assert statement["strategies"]["sleep"] == {"ready": True, "reason": None}
 
 
-def test_a_bug_in_a_strategy_fails_its_job_and_tells_nothing(workers: Workers) -> None:
-    bad, good = workers.submit("crash"), workers.submit("full-mask")
+@pytest.mark.parametrize("fault", ["crash", "disk"])
+def test_a_bug_in_a_strategy_fails_its_job_and_tells_nothing(workers: Workers, fault: str) -> None:
+    bad, good = workers.submit(fault), workers.submit("full-mask")
     failed, done = workers.wait(bad, good)
     assert (failed.status, done.status) == ("failed", "succeeded")
     assert failed.error is not None

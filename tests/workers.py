@@ -45,7 +45,7 @@ class Workers:
             "storage_url": f"file://{self.folder}/storage",
             "scratch_dir": self.folder / "scratch",
             "registry": "tests.fault_strategies",
-            "strategies": "full-mask,sleep,slow,poison,crash,stages,oom",
+            "strategies": "full-mask,sleep,slow,poison,crash,disk,stages,oom",
             "worker_threads": 4,
             **settings,
         }

@@ -1,5 +1,6 @@
 -- Forgets a job. Its blobs are garbage from now on, and its upload goes too if it came with the job.
-local id = ARGV[1]
+-- For `remembered` milliseconds, if there are any, its id is known to have been a job that expired.
+local id, remembered = ARGV[1], tonumber(ARGV[2])
 local job = JOB .. id
 local tenant = redis.call('HGET', job, 'tenant')
 if not tenant then
@@ -14,5 +15,8 @@ end
 redis.call('ZREM', EXPIRY, id)
 redis.call('ZREM', TENANT .. tenant, id)
 redis.call('ZADD', GARBAGE, now, 'windows/' .. id .. '/', now, 'renders/' .. id .. '/')
+if remembered > 0 then
+    redis.call('SET', GONE .. id, tenant, 'PX', remembered)
+end
 redis.call('DEL', job, PLAN .. id, WINDOWS .. id, FLIGHT .. id, EVENTS .. id)
 return 1

@@ -35,6 +35,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
         "slow": fault("slow", "Half a second a frame."),
         "poison": fault("poison", "Kills its worker at the first frame."),
         "crash": fault("crash", "Raises an error that nobody expects."),
+        "disk": fault("disk", "Raises an OSError of its own."),
         "stages": fault("stages", "A little time in every stage."),
         "oom": fault("oom", "A device that holds four frames."),
     }

@@ -1,0 +1,110 @@
+"""Overlays on demand: made once, and not for ever when something in them kills workers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from uuid import uuid4
+
+import numpy as np
+import pytest
+import redis
+
+from models.media import Media, WindowPlan, probe
+from service.clips import Clip, ClipStore
+from service.engine import make_broker
+from service.jobs import JobStore
+from service.masks import to_rle
+from service.records import Commit, Job, Lease
+from service.renders import ASKED_SECONDS, Renderer, Renders, overlay_key
+from service.settings import Settings
+from service.steps import PREFIXES
+from service.storage import Storage
+from tests.workers import SAMPLE
+
+
+class Killed(BaseException):
+    """What a process that dies would look like from inside."""
+
+
+class Deadly(Renderer):
+    def render(self, job_id: str) -> None:
+        raise Killed
+
+
+@pytest.fixture
+def storage(settings: Settings) -> Storage:
+    return Storage(settings.storage_url, settings.scratch_dir)
+
+
+@pytest.fixture
+def jobs(client: redis.Redis, settings: Settings) -> JobStore:
+    return JobStore(client, settings)
+
+
+@pytest.fixture
+def renders(client: redis.Redis, settings: Settings, storage: Storage) -> Renders:
+    return Renders(client, storage, make_broker(settings))
+
+
+def done(jobs: JobStore, storage: Storage) -> str:
+    """A job over the sample clip whose one frame is masked."""
+    summary = probe(Media(video=SAMPLE))
+    clip = Clip(uuid4().hex, "anna", video=f"uploads/{uuid4().hex}/media", summary=asdict(summary))
+    assert clip.video is not None
+    with storage.open_write(clip.video) as file:
+        file.write(SAMPLE.read_bytes())
+    ClipStore(jobs.redis).put(clip)
+    job = Job(uuid4().hex, "anna", "full-mask", clip)
+    jobs.create(job, [WindowPlan(0, (0.0,))])
+    jobs.begin_window(job.id, 0, "t")
+    blob = f"windows/{job.id}/0-t"
+    rle = to_rle(np.ones((summary.height, summary.width), bool))
+    with storage.open_write(blob) as file:
+        file.write(
+            b'{"index":0,"timestamp":0.0,"mask":{"format":"coco_rle","size":[%d,%d],"counts":"%s"}}\n'
+            % (*rle["size"], rle["counts"].encode())
+        )
+    jobs.commit_window(Lease(job.id, 0, "t"), Commit(blob, 1))
+    return job.id
+
+
+def test_an_overlay_is_made_once_and_leaves_no_note(
+    jobs: JobStore, storage: Storage, renders: Renders, settings: Settings
+) -> None:
+    job = done(jobs, storage)
+    assert not renders.ask(job)
+    Renderer(settings, jobs, storage).run(job)
+    assert renders.ask(job)
+    assert storage.exists(overlay_key(job))
+    assert not jobs.redis.exists(PREFIXES["RENDER"] + job, PREFIXES["RENDER_STARTS"] + job)
+
+
+def test_an_overlay_that_kills_workers_is_given_up(
+    jobs: JobStore, storage: Storage, renders: Renders, settings: Settings
+) -> None:
+    job = done(jobs, storage)
+    renders.ask(job)
+    deadly = Deadly(settings, jobs, storage)
+    for _ in range(settings.max_attempts):
+        with pytest.raises(Killed):
+            deadly.run(job)
+    deadly.run(job)
+    failure = renders.failure(job)
+    assert failure is not None
+    assert failure["code"] == "worker_lost"
+    assert not renders.ask(job), "and nobody is asked again while the failure is remembered"
+    assert jobs.redis.ttl(PREFIXES["RENDER"] + job) > ASKED_SECONDS
+
+
+def test_a_clip_that_is_gone_has_no_overlay(
+    jobs: JobStore, storage: Storage, renders: Renders, settings: Settings
+) -> None:
+    job = done(jobs, storage)
+    record = jobs.get(job)
+    assert record is not None
+    assert record.job.clip.video is not None
+    storage.delete(record.job.clip.video)
+    Renderer(settings, jobs, storage).run(job)
+    failure = renders.failure(job)
+    assert failure is not None
+    assert failure["code"] == "expired"
