@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models.errors import WeightsInvalid
+from models.errors import WeightsInvalid, WeightsMissing
 
 State = dict[str, Tensor]
 
@@ -33,6 +33,7 @@ RECORDS = (
     "numpy.dtype",
 )
 WRAPPERS = ("state_dict", "model", "module", "model_state_dict")  # where training loops put the tensors
+NESTED = 4  # wrappers within wrappers; a hostile file may hold itself
 CONSTANTS = ("position_ids", "token_type_ids", "relative_position_index")  # index tables, not weights
 NAMES_SHOWN = 5  # keys that an error message lists
 
@@ -90,6 +91,8 @@ def read_checkpoint(path: Path) -> State:
 
     WeightsInvalid when the file is cut short, holds no tensors, or would run code.
     """
+    if not path.is_file():
+        raise WeightsMissing(f"There is no file {path}.")
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     try:
@@ -118,11 +121,12 @@ def _refusal(path: Path, message: str) -> str:
 
 def _tensors(content: object) -> State:
     """The state dict inside the wrappers of a training loop."""
-    while isinstance(content, Mapping):
-        found: State = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    for _ in range(NESTED):
+        if not isinstance(content, Mapping):
+            break
         inner = next((content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
         if inner is None:
-            return found
+            return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
         content = inner
     return {}
 
@@ -179,11 +183,17 @@ def check_fit(network: nn.Module, state: Mapping[str, Tensor], source: str) -> S
         "missing": [key for key in own if key not in full],
         "unexpected": [key for key in state if key not in own and not key.endswith(CONSTANTS)],
         "of another shape": [key for key in full if full[key].shape != own[key].shape],
+        "of another kind": [key for key in full if kind_of(full[key]) != kind_of(own[key])],
     }
     told = [f"{len(keys)} {what} ({_listed(keys)})" for what, keys in problems.items() if keys]
     if told:
         raise WeightsInvalid(f"{source} does not fit {type(network).__name__}: {', '.join(told)}.")
     return full
+
+
+def kind_of(tensor: Tensor) -> tuple[bool, bool, bool]:
+    """What a copy into another tensor must not change; the precision of its numbers it may."""
+    return tensor.is_floating_point(), tensor.is_complex(), tensor.layout == torch.strided
 
 
 def load_into(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

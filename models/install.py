@@ -20,9 +20,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Where `build(name)` makes the network that imported tensors must fit, key for key and shape for shape.
-# AudioCLIP and AC-FPN check when they load: AC-FPN's shapes depend on the fusion it was trained with.
+# AC-FPN is checked when it loads: its shapes depend on the fusion it was trained with.
 BUILDERS: Mapping[str, str] = MappingProxyType(
-    {"sam": "models.sam", "grounding-dino": "models.grounding_dino", "clap": "models.clap"}
+    {
+        "audioclip": "models.audioclip",
+        "sam": "models.sam",
+        "grounding-dino": "models.grounding_dino",
+        "clap": "models.clap",
+    }
 )
 
 
@@ -40,9 +45,10 @@ def fetch(weights: Weights, name: str, *, keep: bool = False, progress: bool = T
         return weights.path(name)
     if weight.url is None:
         raise WeightsMissing(f"The weights {name} have no public source. Train them, or import a checkpoint.")
+    folder = _made(weights.folder)
     if weight.importer is not None:
-        require_space(_made(weights.folder), 2 * weight.bytes)
-    original = weights.folder / weight.file
+        require_space(folder, 2 * weight.bytes)
+    original = folder / weight.file
     if not original.is_file():
         download(
             weight.url,
@@ -114,12 +120,17 @@ def verify(weights: Weights, names: tuple[str, ...] = ()) -> Iterator[tuple[str,
 def _known(weights: Weights, name: str) -> Weight:
     if is_tiny(name):
         raise WeightsMissing(f"{name} is shipped in models/tiny and cannot be fetched or imported.")
-    weights.variants(name)
+    names = weights.variants(name)
+    if name not in weights.registry:
+        raise WeightsMissing(f"{name} is a network; name one of its weights: {', '.join(names[:-1])}.")
     return weights.registry[name]
 
 
 def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WeightsMissing(f"The weights folder {folder} cannot be made: {error.strerror}.") from error
     return folder
 
 

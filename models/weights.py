@@ -26,6 +26,7 @@ from models.errors import WeightsInvalid, WeightsMissing
 DEFAULT_FOLDER = Path.home() / ".cache" / "earshot"
 TINY_FOLDER = Path(__file__).resolve().parent / "tiny"
 LOCK = "weights.lock.json"
+LOCKED = {"sha256", "bytes", "source", "source_sha256", "licence"}  # of each entry
 HASH_BLOCK = 1 << 22  # bytes read at a time
 HEADER_LIMIT = 100 << 20  # bytes; safetensors' own limit on its JSON header
 
@@ -206,7 +207,7 @@ class Weights:
             return (*NETWORKS[network], f"{network}-tiny")
         if network in self.registry or is_tiny(network):
             return (network,)
-        known = ", ".join([*NETWORKS, *self.registry])
+        known = ", ".join(dict.fromkeys([*NETWORKS, *self.registry]))
         raise WeightsMissing(f"There are no weights named {network}. Known names: {known}.")
 
     def resolve(self, name: str) -> str:
@@ -240,8 +241,6 @@ class Weights:
         if path.suffix == ".safetensors":
             metadata(path)
         return path
-
-    require = path
 
     def identity(self, name: str) -> Identity:
         """What answers for this name, from the lock file: no hashing."""
@@ -322,13 +321,18 @@ def metadata(path: Path) -> dict[str, str]:
 
 def read_lock(folder: Path) -> dict[str, Any]:
     """The lock file of a folder, name -> entry; empty when there is none."""
+    path = folder / LOCK
     try:
-        entries = json.loads((folder / LOCK).read_text())
-    except FileNotFoundError:
+        entries = dict(json.loads(path.read_text()))
+        if not all(isinstance(entry, dict) and entry.keys() >= LOCKED for entry in entries.values()):
+            raise ValueError("an entry is incomplete")
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    except ValueError as error:
-        raise WeightsInvalid(f"{folder / LOCK} is not JSON: {error}. Delete it and fetch again.") from error
-    return dict(entries)
+    except OSError as error:
+        raise WeightsInvalid(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, TypeError) as error:
+        raise WeightsInvalid(f"{path} is damaged: {error}. Delete it and fetch again.") from error
+    return entries
 
 
 def record(folder: Path, name: str, path: Path, *, source: str, source_sha256: str, licence: str) -> None:

@@ -391,12 +391,12 @@ def test_import_folds_the_aliases_of_the_authors_and_writes_each_tensor_once(
 
 
 def test_another_file_than_the_published_one_needs_trust(weights: Weights, tmp_path: Path) -> None:
-    source = tmp_path / "fine-tuned.pth"
-    torch.save({"a": torch.ones(1)}, source)
+    source = tmp_path / "another.bin"
+    source.write_bytes(b"another")
     with pytest.raises(WeightsInvalid, match="wrong sha256"):
-        import_checkpoint(weights, "audioclip", source)
-    import_checkpoint(weights, "audioclip", source, trust=True)
-    assert weights.lock("audioclip")["licence"] == "not stated"
+        import_checkpoint(weights, "asset", source)
+    import_checkpoint(weights, "asset", source, trust=True)
+    assert weights.lock("asset")["licence"] == "not stated"
 
 
 def test_import_names_the_keys_that_do_not_fit(weights: Weights, tmp_path: Path) -> None:
@@ -450,3 +450,32 @@ def test_the_commands(weights: Weights, tmp_path: Path, capsys: pytest.CaptureFi
     assert main([*folder, "verify", "ac-fpn"]) == 1
     out = capsys.readouterr()
     assert "Traceback" not in out.out + out.err
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "null", "[]x", '{"asset": 3}', '{"asset": {}}', '{"asset": {"sha256": "0"}}', "\x00"],
+)
+def test_a_damaged_lock_file_is_named(weights: Weights, text: str) -> None:
+    weights.folder.mkdir(parents=True, exist_ok=True)
+    (weights.folder / LOCK).write_text(text)
+    weights.file("asset").write_bytes(BODY)
+    for asked in (weights.path, weights.identity):
+        with pytest.raises(WeightsInvalid, match=rf"{LOCK} is damaged: .*\. Delete it and fetch again\.$"):
+            asked("asset")
+
+
+def test_a_folder_that_is_none_is_said_in_a_sentence(weights: Weights, tmp_path: Path) -> None:
+    source = tmp_path / "asset.bin"
+    source.write_bytes(BODY)
+    inside = Weights(source / "folder", registry=weights.registry, tiny=tmp_path / "tiny")
+    assert not inside.installed("asset")
+    with pytest.raises(WeightsMissing, match="cannot be made: Not a directory"):
+        import_checkpoint(inside, "asset", source)
+    with pytest.raises(WeightsMissing, match="cannot be made: Not a directory"):
+        fetch(inside, "asset")
+
+
+def test_a_network_is_no_weight_to_import(tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissing, match=r"name one of its weights: sam-vit-h, sam-vit-l, sam-vit-b\.$"):
+        import_checkpoint(Weights(tmp_path), "sam", tmp_path / "any.pth")

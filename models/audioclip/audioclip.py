@@ -19,7 +19,7 @@ from models.audioclip.fbsp import tightness
 from models.audioclip.image import ImageConfig, ImageTower
 from models.audioclip.text import TextConfig, Transformer
 from models.checkpoints import load_into, read_checkpoint
-from models.weights import Weights
+from models.weights import Weights, is_tiny
 
 LARGEST_SCALE = 100.0
 BYTE_VOCABULARY = 514  # 256 bytes, the same at a word's end, and the two marks: a tokenizer without merges
@@ -139,6 +139,11 @@ def contrast(pairs: list[Tensor]) -> Tensor | None:
     own = torch.arange(len(pairs[0]), device=pairs[0].device)
     terms = [F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own) for logits in pairs]
     return torch.stack(terms).sum() / math.factorial(len(pairs))
+
+
+def build(name: str) -> AudioCLIP:
+    """The network that a weight's file must fit: `audioclip` or `audioclip-tiny`."""
+    return AudioCLIP(AudioCLIPConfig.tiny() if is_tiny(name) else None)
 
 
 def load_audioclip(path: Path, config: AudioCLIPConfig | None = None) -> AudioCLIP:
