@@ -18,6 +18,7 @@ from tests.parity import (
     data,
     metrics,
     points,
+    strategies,
     surgery,
     train_step,
     visual,
@@ -37,13 +38,15 @@ GROUPS: Mapping[str, Callable[[Golden], Iterator[Row]]] = {
     "data": data.rows,
     "avss": avss.rows,
     "cavp": cavp.rows,
+    "strategies": strategies.rows,
 }
+AGAIN = {"strategies"}  # groups without a file of their own: they compare arrays of others, used another way
 THREADS = 2  # the golden values were made with two; more only changes the order of sums
 
 
 def compare(golden: Golden, group: str) -> Iterator[Row]:
     """The rows of one group, and a failing one for each array that it forgot."""
-    missing = dict.fromkeys(golden.arrays(group))
+    missing = {} if group in AGAIN else dict.fromkeys(golden.arrays(group))
     for row in GROUPS[group](golden):
         missing.pop(row.name, None)
         yield replace(row, name=f"{group}/{row.name}")
@@ -62,7 +65,7 @@ def main(arguments: list[str]) -> int:
     golden, rows = Golden(folder), 0
     failed: list[str] = []
     try:
-        for group in groups:
+        for group in (group for group in groups if group not in AGAIN):
             golden.arrays(group)
         for group in groups:
             for row in compare(golden, group):
