@@ -127,9 +127,13 @@ class ACFPN(nn.Module):
 
     def segment(self, images: Tensor, sound: Tensor) -> Tensor:
         """As `forward`, where the sound is already features [n, embed]."""
-        (*maps, f4, f5), _ = self.aclp.visual(images)
+        return self.decode(self.aclp.visual(images).maps, sound)
+
+    def decode(self, maps: tuple[Tensor, ...], sound: Tensor) -> Tensor:
+        """As `segment`, where the images are already the five maps of the image tower."""
+        *maps_below, f4, f5 = maps
         top = self.fusion.fuse(f4, f5, sound[:, :, None, None])
-        logits: Tensor = self.head(self.neck([*maps, top]))
+        logits: Tensor = self.head(self.neck([*maps_below, top]))
         return logits
 
 

@@ -25,6 +25,7 @@ from models.audioclip.audio import AudioConfig
 from models.audioclip.image import ImageConfig
 from models.audioclip.text import TextConfig
 from models.checkpoints import read_safetensors, weights_of, write_safetensors
+from models.datasets.kinds import CLASS_NAMES
 from models.datasets.layouts import Order, write_layout
 from models.errors import TrainingDiverged, WeightsInvalid
 from models.training import __main__ as command
@@ -131,8 +132,8 @@ def test_a_changed_recipe_has_another_digest() -> None:
 def groups(**changes) -> tuple[ACFPN, dict[int, float]]:
     network = ACFPN(LEAST)
     recipe = replace(acfpn_s4(), network=LEAST, **changes)
-    Learner(network, recipe)
-    rates = {id(p): g["lr"] for g in optimizer_for(network, recipe).param_groups for p in g["params"]}
+    learner = Learner(network, recipe)
+    rates = {id(p): g["lr"] for g in optimizer_for(learner, recipe).param_groups for p in g["params"]}
     return network, rates
 
 
@@ -163,7 +164,7 @@ def test_what_frozen_means(audio: str, drifts: bool) -> None:
     network = ACFPN(recipe.network)
     learner = Learner(network, recipe).train()
     before = {key: tensor.clone() for key, tensor in network.aclp.audio.state_dict().items()}
-    update(learner, optimizer_for(network, recipe), Feed("synth", recipe)[0], recipe)
+    update(learner, optimizer_for(learner, recipe), Feed("synth", recipe)[0], recipe)
     after = network.aclp.audio.state_dict()
     assert torch.equal(before["conv1.weight"], after["conv1.weight"]) == (audio != "trained")
     assert torch.equal(before["bn1.running_mean"], after["bn1.running_mean"]) != drifts
@@ -173,7 +174,7 @@ def test_gradients_of_a_left_out_tower_do_not_pile_up() -> None:
     recipe = least(audio="left-out", rate=0.0, clip=None, warmup=0)
     network = ACFPN(recipe.network)
     learner, batch = Learner(network, recipe).train(), Feed("synth", recipe)[0]
-    optimizer = optimizer_for(network, recipe)
+    optimizer = optimizer_for(learner, recipe)
     norms = []
     for _ in range(3):
         update(learner, optimizer, batch, recipe)
@@ -206,7 +207,8 @@ def test_overlap_counts_a_small_thing_as_much_as_a_large_one() -> None:
 def test_a_loss_that_is_no_number_moves_nothing() -> None:
     recipe = least()
     network = ACFPN(recipe.network)
-    learner, optimizer = Learner(network, recipe).train(), optimizer_for(network, recipe)
+    learner = Learner(network, recipe).train()
+    optimizer = optimizer_for(learner, recipe)
     before = {name: parameter.clone() for name, parameter in network.named_parameters()}
     batch = Feed("synth", recipe)[0]
     with pytest.raises(TrainingDiverged, match="loss is nan"):
@@ -224,7 +226,7 @@ def test_half_precision_leaves_the_sound_whole() -> None:
     with torch.no_grad():
         learner(batch.images, batch.sound)
         with torch.autocast("cpu", torch.bfloat16):
-            logits = learner(batch.images, batch.sound)
+            logits = learner(batch.images, batch.sound).logits
     assert torch.equal(heard[0], heard[1])
     assert logits.dtype == torch.float32
 
@@ -260,9 +262,21 @@ def test_workers_make_the_very_same_batches() -> None:
 
 def test_a_wrong_sound_has_an_empty_truth() -> None:
     feed = Feed("synth", least(negatives=1.0, clips=6, batch=6))
-    assert {feed.sound(0, number) for number in range(6)} <= {"silence", "noise", "offscreen"}
+    assert {feed.sound(0, number) for number in range(6)} == {"noise", "offscreen"}
     assert not feed[0].truth.any()
     assert Feed("synth", least(negatives=0.0, clips=6, batch=6))[0].truth.any()
+
+
+def test_hints_tell_what_is_in_view_and_what_of_it_sounds() -> None:
+    feed = Feed("synth", least(negatives=0.0, size=96, batch=1))
+    clip, hints = feed.clips[feed.numbers(0)[0]], feed[0].hints
+    assert hints is not None and clip.instances is not None
+    in_view = {CLASS_NAMES.index(thing) for thing in clip.things}
+    assert {int(n) for n in hints.known[0].nonzero()} == in_view
+    assert set(hints.seen.unique().tolist()) <= {0} | {n + 1 for n in in_view}
+    assert np.array_equal(hints.seen.numpy() != 0, clip.instances != 0)
+    for frame, labels in enumerate(clip.truth):
+        assert {int(n) + 1 for n in hints.heard[frame].nonzero()} == set(np.unique(labels)) - {0}
 
 
 # Runs
@@ -375,7 +389,8 @@ def avsbench(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def recipes(monkeypatch) -> None:
-    monkeypatch.setattr(command, "RECIPES", {"least": least, "other": lambda: least(rate=1e-4)})
+    made = {"least": least, "other": lambda: least(rate=1e-4), "plain": lambda: least(hints=0.0)}
+    monkeypatch.setattr(command, "RECIPES", made)
 
 
 def train(*arguments: object, recipe: str = "least") -> int:
@@ -392,7 +407,7 @@ def spoil(data: Path, pattern: str, content: bytes | None) -> Path:
 
 @pytest.mark.usefixtures("recipes")
 def test_it_trains_on_a_folder_of_avsbench(avsbench: Path, tmp_path: Path, capsys) -> None:
-    assert train("--data", avsbench, "--out", tmp_path / "run", "--steps", 1) == 0
+    assert train("--data", avsbench, "--out", tmp_path / "run", "--steps", 1, recipe="plain") == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "run/weights.safetensors")
 
 
@@ -412,10 +427,16 @@ def test_a_broken_data_set(avsbench, tmp_path, capsys, pattern, content, said) -
     data = tmp_path / "data"
     shutil.copytree(avsbench, data)
     spoil(data, pattern, content)
-    assert train("--data", data, "--out", tmp_path / "run", "--steps", 1) == 2
+    assert train("--data", data, "--out", tmp_path / "run", "--steps", 1, recipe="plain") == 2
     sentence = capsys.readouterr().err.strip().splitlines()[-1]
     assert said in sentence
     assert str(data) in sentence
+
+
+@pytest.mark.usefixtures("recipes")
+def test_hints_are_of_synthavs_alone(avsbench: Path, tmp_path: Path, capsys) -> None:
+    assert train("--data", avsbench, "--out", tmp_path / "run") == 2
+    assert "choose --data synth" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("recipes")
@@ -469,7 +490,7 @@ def test_a_file_of_another_size_is_refused(unbroken: Path, tmp_path: Path) -> No
     path = tmp_path / "wide.safetensors"
     state = weights_of(ACFPN(replace(LEAST, neck=16)))
     write_safetensors(path, state, metadata(unbroken / "weights.safetensors"))
-    with pytest.raises(WeightsInvalid, match="wide.safetensors does not fit ACFPN: .* of another shape"):
+    with pytest.raises(WeightsInvalid, match=r"wide\.safetensors does not fit ACFPN: .* of another shape"):
         load_trained(path)
 
 

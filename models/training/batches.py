@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.random import RandomState
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -20,13 +22,28 @@ from torch.utils.data import DataLoader
 from models.audioclip.preprocess import image_input
 from models.datasets.avsbench import AVSBench, Reading
 from models.datasets.clip import Clip, Clips
+from models.datasets.kinds import CLASS_NAMES
 from models.datasets.synthavs import SynthAVS
 from models.datasets.views import NegativeAudio
+from models.errors import InvalidOption
 from models.segments import AUDIOCLIP_RATE, resampled, whole_seconds
 from models.training.recipes import Recipe
 
 SYNTH = "synth"
-NEGATIVES = {"silence": 0.2, "noise": 0.3, "offscreen": 0.5}  # their shares among clips with a wrong sound
+CLASSES = len(CLASS_NAMES)
+# Their shares among clips with a wrong sound. Digital silence is not among them: its -180 dB would rule the
+# statistics of a whole batch, and it is known for what it is without a network.
+NEGATIVES = {"noise": 0.4, "offscreen": 0.6}
+
+
+class Hints(NamedTuple):
+    """What SynthAVS knows beyond the truth: the class of the thing that each pixel shows, int64
+    [n, size, size] with 0 for none; and of each class whether it sounds, float [n, classes], which is `known`
+    (bool) for those in view alone: what sounds out of view is no part of a clip."""
+
+    seen: Tensor
+    heard: Tensor
+    known: Tensor
 
 
 @dataclass(frozen=True)
@@ -41,10 +58,13 @@ class Batch:
     sound: Tensor
     truth: Tensor
     judged: Tensor
+    hints: Hints | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same, there."""
-        return Batch(*(t.to(device) for t in (self.images, self.sound, self.truth, self.judged)))
+        hints = self.hints and Hints(*(tensor.to(device) for tensor in self.hints))
+        images, sound, truth = (tensor.to(device) for tensor in (self.images, self.sound, self.truth))
+        return Batch(images, sound, truth, self.judged.to(device), hints)
 
 
 def batch_of(clips: Sequence[Clip], recipe: Recipe) -> Batch:
@@ -61,7 +81,24 @@ def batch_of(clips: Sequence[Clip], recipe: Recipe) -> Batch:
     sound = torch.from_numpy(np.concatenate(seconds))[:, None].tile(recipe.seconds)
     truth = torch.cat([masks_of(clip, recipe.size) for clip in clips])
     judged = [a and p for clip in clips for a, p in zip(clip.annotated, clip.present, strict=True)]
-    return Batch(images, sound, truth, torch.tensor(judged))
+    hints = hints_of(clips, recipe.size) if recipe.hints else None
+    return Batch(images, sound, truth, torch.tensor(judged), hints)
+
+
+def hints_of(clips: Sequence[Clip], size: int) -> Hints:
+    """From clips of SynthAVS, whose class numbers are those of CLASS_NAMES from 1 on."""
+    seen, heard, known = [], [], []
+    for clip in clips:
+        if clip.instances is None:
+            raise InvalidOption("A recipe with hints trains on SynthAVS alone: choose --data synth.")
+        classes = [CLASS_NAMES.index(thing) + 1 for thing in clip.things]
+        pixels = torch.from_numpy(np.array([0, *classes], np.int64)[clip.instances])
+        seen.append(F.interpolate(pixels[None].float(), (size, size), mode="nearest-exact")[0].long())
+        sounding = [np.isin(range(1, CLASSES + 1), labels) for labels in clip.expected]
+        heard.append(torch.from_numpy(np.stack(sounding)).float())
+        in_view = np.isin(range(1, CLASSES + 1), classes)
+        known.append(torch.from_numpy(in_view).expand(len(clip.frames), -1))
+    return Hints(torch.cat(seen), torch.cat(heard), torch.cat(known))
 
 
 def alike(clips: Sequence[Clip]) -> bool:
@@ -79,7 +116,7 @@ def masks_of(clip: Clip, size: int) -> Tensor:
     truth = torch.from_numpy(clip.expected != 0).float()
     if truth.shape[-2:] == (size, size):
         return truth
-    return torch.nn.functional.interpolate(truth[None], (size, size), mode="nearest-exact")[0]
+    return F.interpolate(truth[None], (size, size), mode="nearest-exact")[0]
 
 
 def open_clips(data: str, recipe: Recipe, split: str, clips: int | None = None) -> Clips:

@@ -74,7 +74,10 @@ class Recipe:
     fraction: float = 1.0
     """The part of the training split that is seen (supplement, Table 4)."""
     negatives: float = 0.0
-    """The share of clips whose sound is exchanged for silence, noise or a source out of view."""
+    """The share of clips whose sound is exchanged for noise or a source out of view."""
+    hints: float = 0.0
+    """Weight of a second task, on SynthAVS alone: two layers, thrown away at the end, name what is heard and
+    what every pixel shows. Without them, sound and sight wait for each other to mean something."""
     validate_every: int | None = None
     """Steps from one validation to the next; None means once an epoch."""
     seed: int = PAPER_SEED
@@ -159,15 +162,16 @@ def tiny_acfpn(steps: int = 6000) -> Recipe:
         audio_start="random",
         audio="trained",
         fixed_filters=True,
-        rate=2e-3,
+        rate=3e-3,
         backbone=1.0,
         decay=1e-2,
-        warmup=50,
+        warmup=100,
         cosine=True,
         clip=5.0,
         batch=batch,
         clips=steps * batch,
         negatives=0.2,
+        hints=0.3,
         validate_every=500,
         seed=0,
     )

@@ -29,11 +29,13 @@ from models.acfpn import ACFPN, AcFpnConfig, load_acfpn
 from models.checkpoints import load_into, read_safetensors, weights_of, write_safetensors
 from models.errors import DatasetInvalid, WeightsInvalid, WeightsMissing
 from models.training.recipes import Recipe
+from models.training.step import Learner
 from models.weights import metadata, replace_text
 
 COLUMNS = ("step", "epoch", "loss", "rate", "val_miou", "val_f", "seconds")
 CONFIG: TypeAdapter[AcFpnConfig] = TypeAdapter(AcFpnConfig)
-RANDOM = "random."  # names of the random generators' states among the optimiser's tensors
+# Whose tensors lie beside the optimiser's: the random generators' and the hints' names begin with these.
+RANDOM, HINTS = "random.", "hints."
 
 
 @dataclass
@@ -82,15 +84,16 @@ class Run:
         """Whole states, oldest first."""
         return sorted(path for path in self.folder.glob("state-*") if path.is_dir())
 
-    def save(self, network: ACFPN, optimizer: Optimizer, progress: Progress) -> None:
+    def save(self, learner: Learner, optimizer: Optimizer, progress: Progress) -> None:
         """A new state, whole or not at all; older ones go."""
         target = self.folder / f"state-{progress.step:08d}"
         hidden = self.folder / f".{target.name}"
         shutil.rmtree(hidden, ignore_errors=True)
         hidden.mkdir()
         try:
-            write_safetensors(hidden / "weights.safetensors", weights_of(network), self.metadata(progress))
-            write_safetensors(hidden / "optimizer.safetensors", packed(optimizer) | random_states(), {})
+            state = packed(optimizer) | hint_state(learner) | random_states()
+            self.write(hidden / "weights.safetensors", learner.network, progress)
+            write_safetensors(hidden / "optimizer.safetensors", state, {})
             replace_text(hidden / "progress.json", json.dumps(asdict(progress)) + "\n")
             older = [path for path in self.states() if path != target]
             shutil.rmtree(target, ignore_errors=True)
@@ -100,22 +103,28 @@ class Run:
         for path in older:
             shutil.rmtree(path)
 
-    def restore(self, network: ACFPN, optimizer: Optimizer) -> Progress:
+    def restore(self, learner: Learner, optimizer: Optimizer) -> Progress:
         """The newest state into both; a run that was killed before its first starts anew."""
         if not self.states():
             return Progress()
         state = self.states()[-1]
-        load_into(network, read_safetensors(state / "weights.safetensors"), str(state))
+        load_into(learner.network, read_safetensors(state / "weights.safetensors"), str(state))
         tensors = read_safetensors(state / "optimizer.safetensors")
         unpack(optimizer, tensors)
+        if learner.hints:
+            learner.hints.load_state_dict({key: tensors[HINTS + key] for key in learner.hints.state_dict()})
         set_random_states(tensors)
         return Progress(**json.loads((state / "progress.json").read_text()))
 
     def keep(self, name: str, network: ACFPN, progress: Progress) -> Path:
         """The weights alone, for use: `best` or `weights`."""
         path = self.folder / f"{name}.safetensors"
-        write_safetensors(path, weights_of(network), self.metadata(progress))
+        self.write(path, network, progress)
         return path
+
+    def write(self, path: Path, network: ACFPN, progress: Progress) -> None:
+        """The weights, with what they come from inside."""
+        write_safetensors(path, weights_of(network), self.metadata(progress))
 
     def metadata(self, progress: Progress) -> dict[str, str]:
         """What travels inside a file of weights."""
@@ -154,10 +163,15 @@ def unpack(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """The way back."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        if not key.startswith(RANDOM):
+        if not key.startswith((RANDOM, HINTS)):
             number, name = key.split(".", 1)
             state.setdefault(int(number), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def hint_state(learner: Learner) -> dict[str, Tensor]:
+    """The layers that are thrown away at the end."""
+    return {HINTS + key: t for key, t in learner.hints.state_dict().items()} if learner.hints else {}
 
 
 def random_states() -> dict[str, Tensor]:

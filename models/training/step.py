@@ -16,7 +16,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from models.acfpn import ACFPN
 from models.audioclip.audio import AudioScale
 from models.errors import TrainingDiverged
-from models.training.batches import Batch
+from models.training.batches import CLASSES, Batch, Hints
 from models.training.losses import ms3_loss, s4_loss
 from models.training.recipes import LossName, Recipe
 
@@ -41,6 +41,7 @@ class Learner(nn.Module):
         network.aclp.audio.requires_grad_(not self.frozen)
         if recipe.fixed_filters:
             network.aclp.audio.fbsp.requires_grad_(False)
+        self.hints = HintLayers(network) if recipe.hints else None
 
     def train(self, mode: bool = True) -> Learner:
         """A truly frozen tower keeps its statistics; one that is merely left out does not."""
@@ -49,11 +50,49 @@ class Learner(nn.Module):
             self.network.aclp.audio.eval()
         return self
 
-    def forward(self, images: Tensor, sound: Tensor) -> Tensor:
+    def forward(self, images: Tensor, sound: Tensor) -> Answer:
         with torch.autocast(images.device.type, enabled=False):
             heard = self.network.aclp.encode_audio(sound.float(), self.scale)
-        logits: Tensor = self.network.segment(images, heard)
-        return logits[:, 0].float()
+        maps = self.network.aclp.visual(images).maps
+        logits = self.network.decode(maps, heard)[:, 0].float()
+        return Answer(logits, *(self.hints(maps, heard) if self.hints else ()))
+
+
+class Answer(NamedTuple):
+    """Logits of the masks [n, H, W]; and, while there are hints, of what is heard [n, classes] and of what
+    every place shows, [n, 1 + classes, h, w] for each map that is asked."""
+
+    logits: Tensor
+    heard: Tensor | None = None
+    seen: tuple[Tensor, ...] = ()
+
+
+class HintLayers(nn.Module):
+    """Names for what is heard, and for what is seen at strides 8 and 16."""
+
+    MAPS = (1, 2)
+
+    def __init__(self, network: ACFPN) -> None:
+        super().__init__()
+        config = network.config.audioclip
+        self.heard = nn.Linear(config.embed, CLASSES)
+        self.seen = nn.ModuleList(nn.Conv2d(config.image.channels[i], 1 + CLASSES, 1) for i in self.MAPS)
+
+    def forward(self, maps: tuple[Tensor, ...], sound: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Image maps and audio features -> the latter part of `Answer`."""
+        seen = tuple(layer(maps[i]) for i, layer in zip(self.MAPS, self.seen, strict=True))
+        return self.heard(sound), seen
+
+
+def hint_loss(answer: Answer, hints: Hints) -> Tensor:
+    """Cross-entropies of what is heard, where that is known, and of what is seen."""
+    assert answer.heard is not None
+    known = F.binary_cross_entropy_with_logits(answer.heard, hints.heard, reduction="none")[hints.known]
+    loss = known.sum() / max(1, len(known))
+    for seen in answer.seen:
+        labels = F.interpolate(hints.seen[:, None].float(), seen.shape[-2:], mode="nearest-exact")
+        loss = loss + F.cross_entropy(seen, labels[:, 0].long())
+    return loss
 
 
 def first_frame(logits: Tensor, truth: Tensor, judged: Tensor) -> Tensor:  # noqa: ARG001
@@ -83,11 +122,11 @@ LOSSES: Mapping[LossName, Loss] = MappingProxyType(
 )
 
 
-def optimizer_for(network: ACFPN, recipe: Recipe) -> Optimizer:
+def optimizer_for(learner: Learner, recipe: Recipe) -> Optimizer:
     """Adam: neck and head at the full rate, AudioCLIP at a part of it, its audio tower perhaps not at all."""
-    fast: list[nn.Parameter] = []
+    fast: list[nn.Parameter] = list(learner.hints.parameters()) if learner.hints else []
     slow: list[nn.Parameter] = []
-    for name, parameter in network.named_parameters():
+    for name, parameter in learner.network.named_parameters():
         new = recipe.audio_start == "esresnext" and name.startswith(NEW_LAYER)
         if new or not name.startswith(BACKBONE):
             fast.append(parameter)
@@ -128,8 +167,10 @@ def update(
     Nothing moves when the loss or a gradient is not a number: TrainingDiverged.
     """
     learner.zero_grad()  # of what is left out of the optimiser too
-    logits = learner(batch.images, batch.sound)
-    loss = LOSSES[recipe.loss](logits, batch.truth, batch.judged)
+    answer = learner(batch.images, batch.sound)
+    loss = LOSSES[recipe.loss](answer.logits, batch.truth, batch.judged)
+    if batch.hints is not None:
+        loss = loss + recipe.hints * hint_loss(answer, batch.hints)
     backward(loss)
     moving = [p for group in optimizer.param_groups for p in group["params"]]
     norm = gradient_norm(moving)
@@ -140,7 +181,7 @@ def update(
             if parameter.grad is not None:
                 parameter.grad.mul_(recipe.clip / norm)
     optimizer.step()
-    return Outcome(loss.item(), logits.detach())
+    return Outcome(loss.item(), answer.logits.detach())
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:

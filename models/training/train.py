@@ -80,18 +80,18 @@ class Training:
         network = ACFPN(self.recipe.network)
         start(network, self.recipe, self.setup.files, self.setup.weights)
         learner = Learner(network, self.recipe)
-        optimizer = optimizer_for(network, self.recipe)
+        optimizer = optimizer_for(learner, self.recipe)
         if self.leads:
             self.run.open(resume=self.setup.resume)
         self.fabric.barrier()
-        network.to(self.fabric.device)
-        progress = self.run.restore(network, optimizer)
+        learner.to(self.fabric.device)
+        progress = self.run.restore(learner, optimizer)
         module, wrapped = self.fabric.setup(learner, optimizer)
-        self.loop(network, module, cast(Optimizer, wrapped), progress)
+        self.loop(learner, module, cast(Optimizer, wrapped), progress)
         self.fabric.barrier()
         return self.finish(progress)
 
-    def loop(self, network: ACFPN, module: Any, optimizer: Optimizer, progress: Progress) -> None:  # noqa: ANN401
+    def loop(self, learner: Learner, module: Any, optimizer: Optimizer, progress: Progress) -> None:  # noqa: ANN401
         """Every step that is still to do."""
         log = Log(self.setup.out / "log.csv", progress.step) if self.leads else None
         board = SummaryWriter(str(self.setup.out / "tensorboard"), purge_step=progress.step) if log else None
@@ -109,7 +109,7 @@ class Training:
             progress.step += 1
             values = {"loss": outcome.loss, "rate": self.recipe.rate * rate}
             if self.due(progress.step):
-                values |= self.validated(network, module, progress)
+                values |= self.validated(learner.network, module, progress)
             progress.seconds += time.perf_counter() - began
             if log and board:
                 epoch = progress.step / self.feed.steps_per_epoch
@@ -117,7 +117,7 @@ class Training:
                 for name, value in values.items():
                     board.add_scalar(name, value, progress.step)
             if self.leads and (progress.step % self.setup.save_every == 0 or self.due(progress.step)):
-                self.run.save(network, optimizer, progress)
+                self.run.save(learner, optimizer, progress)
         if board:
             board.close()
 

@@ -47,7 +47,7 @@ def step(golden: Golden, want: Arrays, name: str, truth: Tensor) -> Iterator[Row
     before = {key: tensor.detach().clone() for key, tensor in network.named_parameters()}
     images = golden.det.images(FRAMES, truth.shape[-1], IMAGE_SEED)
     batch = Batch(images, segments(golden, FRAMES), truth, torch.ones(FRAMES, dtype=torch.bool))
-    loss, logits = update(learner, optimizer_for(network, recipe), batch, recipe)
+    loss, logits = update(learner, optimizer_for(learner, recipe), batch, recipe)
     yield relative(f"{name}_loss", loss, want[f"{name}_loss"], LOGITS)
     stride = truth.shape[-1] // want[f"{name}_logits_train_sub"].shape[-1]
     seen = logits[:, ::stride, ::stride]
