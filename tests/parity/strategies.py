@@ -44,7 +44,7 @@ COMPONENTS = {
 
 
 def rows(golden: Golden) -> Iterator[Row]:
-    """Point-Prompt and Heatmap-Box-Prompt from stored maps and images, No-Prompt's crops, everybody's sound."""
+    """Point-Prompt and Heatmap-Box-Prompt from stored maps and images, No-Prompt's crops, all sounds."""
     yield from prompts(golden)
     yield from maps(golden)
     encoder = AudioClipEncoder(golden.audioclip, Tokenizer())
@@ -96,7 +96,7 @@ def maps(golden: Golden) -> Iterator[Row]:
 
 
 def crop(golden: Golden, path: Path, encoder: AudioClipEncoder) -> Row:
-    """A picture as an object that fills its frame, with the row and the column that a published crop loses."""
+    """A picture as an object that fills its frame but the row and column that a published crop loses."""
     with Image.open(path) as image:
         pixels = np.pad(np.array(image.convert("RGB")), ((0, 1), (0, 1), (0, 0)))
     height, width = pixels.shape[:2]
