@@ -45,6 +45,7 @@ class Sound:
     start: float = 0.0
     noise: float = 0.0  # standard deviation, seeded
     bit_rate: int = 96_000
+    gain: float = 1.0  # 0: a track of silence
 
 
 def make_clip(
@@ -150,7 +151,7 @@ def audio_encoder(
     stream = output.add_stream(sound.codec, rate=sound.rate, layout=sound.layout)
     stream.bit_rate = sound.bit_rate
     channels = stream.codec_context.channels
-    wave = tone(sound.seconds if sound.seconds is not None else seconds, sound.rate, sound.noise)
+    wave = sound.gain * tone(sound.seconds if sound.seconds is not None else seconds, sound.rate, sound.noise)
 
     def encode() -> Iterator[av.Packet]:
         resampler = av.AudioResampler(

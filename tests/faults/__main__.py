@@ -7,10 +7,11 @@ import sys
 import time
 import traceback
 
-from tests.faults import inputs, lifecycle, memory, overload
+from tests.faults import inputs, lifecycle, memory, overload, size
+from tests.faults.lab import close_shared_lab
 from tests.faults.promise import Measured, Promise, Scale
 
-PROMISES = [*lifecycle.PROMISES, *overload.PROMISES, *memory.PROMISES, *inputs.PROMISES]
+PROMISES = [*lifecycle.PROMISES, *overload.PROMISES, *memory.PROMISES, *inputs.PROMISES, *size.PROMISES]
 SHORT = 0.04  # 100 jobs for 2,500
 
 
@@ -26,8 +27,13 @@ def main() -> int:
         print(*(f"{promise.number:>4}  {promise.sentence}" for promise in chosen), sep="\n")
         return 0
     factor = arguments.scale or (SHORT if arguments.short else 1.0)
-    broken = [promise for promise in chosen if not kept(promise, Scale(factor, arguments.short))]
-    print(f"{len(chosen) - len(broken)} of {len(chosen)} promises held or were skipped.")
+    began = time.monotonic()
+    try:
+        broken = [promise for promise in chosen if not kept(promise, Scale(factor, arguments.short))]
+    finally:
+        close_shared_lab()
+    held, seconds = len(chosen) - len(broken), time.monotonic() - began
+    print(f"{held} of {len(chosen)} promises held or were skipped, in {seconds:.0f} s.")
     return 1 if broken else 0
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
+from uuid import uuid4
 
 import httpx
 
@@ -24,7 +25,7 @@ from service.records import Send
 from service.settings import Settings
 from service.steps import PREFIXES
 from tests.cluster import SAMPLE, Cluster, until
-from tests.faults.lab import Lab
+from tests.faults.lab import Lab, shared_lab
 from tests.faults.promise import Measured, Promise, Scale
 
 # Faults are noticed sooner than in production, so that a run ends; the bounds stay those of the promise.
@@ -91,7 +92,7 @@ def worker_killed(scale: Scale) -> Measured:
 def random_kills(scale: Scale) -> Measured:
     """Small jobs on two workers, one of which dies every few seconds and is replaced."""
     jobs, kills = scale.of(2500), scale.of(30, at_least=4)
-    options = {"worker_threads": 4, "queue_jobs": jobs + 1, "max_attempts": 10, **BRISK}
+    options = {"worker_threads": 4, "queue_jobs": jobs + 1, "max_attempts": 10, "sweep_seconds": 2, **BRISK}
     with Lab(workers=2, **options) as cluster, cluster.client() as client:
         clip = upload(client)
         submitted: list[Job] = []
@@ -106,13 +107,36 @@ def random_kills(scale: Scale) -> Measured:
             stop.set()
             killer.join()
         seconds = time.monotonic() - began
-        statuses = Counter(job.refresh().status for job in submitted)
-        frames = Counter(len(lines(job).splitlines()) for job in submitted if job.status == "succeeded")
-        stored = len(list((cluster.folder / "storage" / "windows").glob("*/*")))
+        with ThreadPoolExecutor(4) as readers:
+            endings = Counter(readers.map(ending, submitted))
+        stored = Counter(path.parent.name for path in blobs(cluster))
+        twice = {job.id: job for job in submitted if stored[job.id] > 1}
+        for job in twice:
+            client.send("DELETE", job.url)
+        swept = until(
+            lambda: not {job.id for job in twice} & {path.parent.name for path in blobs(cluster)}, 30
+        )
         dead = cluster.started - 3
-    ok = statuses == {"succeeded": jobs} and frames == {5: jobs} and stored == jobs
-    text = f"{jobs} jobs, {dead} kills, {seconds:.0f} s: {dict(statuses)}, {stored} results stored (= {jobs})"
+    ok = endings == {("succeeded", 5): jobs} and len(stored) == jobs and swept is not None
+    text = (
+        f"{jobs} jobs, {dead} kills, {seconds:.0f} s: {dict(endings)} by status and frames, {len(stored)} "
+        f"with a result; {len(twice)} with a file more, of a worker killed before its commit, gone with the "
+        f"job: {swept is not None}"
+    )
     return Measured(ok, text)
+
+
+def ending(job: Job) -> tuple[str, int]:
+    """A job's status and how many frames its result has."""
+    try:
+        return "succeeded", len(lines(job).splitlines())
+    except ClientError:
+        return job.refresh().status, 0
+
+
+def blobs(cluster: Cluster) -> list[Path]:
+    """The stored results of windows, committed or not."""
+    return list((cluster.folder / "storage" / "windows").glob("*/*"))
 
 
 def unfinished(cluster: Cluster) -> int:
@@ -137,7 +161,7 @@ def kill_now_and_then(
 
 def message_again(scale: Scale) -> Measured:
     """A worker killed between commit and acknowledgement leaves just this: a message for what is done."""
-    with Lab(worker_threads=2) as cluster, cluster.client() as client, journal() as path:
+    with shared_lab() as cluster, cluster.client() as client, journal() as path:
         job = order(client, upload(client), "free", journal=str(path)).wait()
         before = lines(job)
         settings = Settings(redis_url=cluster.redis_server.url)
@@ -168,12 +192,13 @@ def stopped_and_continued(scale: Scale) -> Measured:
         time.sleep(5)
         same = lines(job) == before and job.refresh().record == first
         alive = sleeper.poll() is None
-        blobs = len(list((cluster.folder / "storage" / "windows").glob("*/*")))
+        stored = len(blobs(cluster))
         again = sum(count - 1 for count in starts(path).values())
     text = (
-        f"{again} windows ran twice (>= 1), nothing changed {same}, {blobs} results stored (5), alive {alive}"
+        f"{again} windows ran twice (>= 1), nothing changed {same}, {stored} results stored (5), "
+        f"alive {alive}"
     )
-    return Measured(same and alive and again >= 1 and blobs == 5, text)
+    return Measured(same and alive and again >= 1 and stored == 5, text)
 
 
 def poison(scale: Scale) -> Measured:
@@ -305,23 +330,28 @@ def ended(process: subprocess.Popen[bytes]) -> tuple[int, float]:
 def one_key(scale: Scale) -> Measured:
     """100 equal requests with the same key at once, each with the clip."""
     posts = 100
-    with Lab() as cluster, cluster.client() as client, ThreadPoolExecutor(posts) as crowd:
-        gate = threading.Barrier(posts)
+    with shared_lab() as cluster, cluster.client() as client, ThreadPoolExecutor(posts) as crowd:
+        key = {"Idempotency-Key": uuid4().hex}
+        gate, before = threading.Barrier(posts), newest(client)
 
         def post(_: int) -> tuple[int, str]:
             gate.wait()
             files = {"media": SAMPLE.read_bytes()}
-            key = {"Idempotency-Key": "the same"}
             data = {"strategy": "free"}
             answer = httpx.post(f"{cluster.url}/v1/jobs", files=files, data=data, headers=key, timeout=60)
             return answer.status_code, answer.json().get("id", "")
 
         answers = list(crowd.map(post, range(posts)))
-        listed = len(client.send("GET", "/v1/jobs?limit=100").json()["data"])
+        listed = len(newest(client) - before)
     codes = Counter(code for code, _ in answers)
     jobs = len({job for _, job in answers})
     ok = jobs == listed == 1 and set(codes) <= {200, 201, 202}
-    return Measured(ok, f"{posts} answers {dict(codes)}, {jobs} job (1), {listed} in the list")
+    return Measured(ok, f"{posts} answers {dict(codes)}, {jobs} job (1), {listed} more in the list (1)")
+
+
+def newest(client: Client) -> set[str]:
+    """The ids of the last jobs."""
+    return {job["id"] for job in client.send("GET", "/v1/jobs?limit=100").json()["data"]}
 
 
 def canceled(scale: Scale) -> Measured:
@@ -371,19 +401,24 @@ def expiry(scale: Scale) -> Measured:
     with Lab(queue_jobs=jobs + 1, **options) as cluster, cluster.client() as client:
         until(lambda: ready(cluster), 30)
         empty = keys(cluster)
-        for number in range(jobs):
-            if number % 20 == 0:
-                clip = upload(client)
-            order(client, clip, "free", headers={"Idempotency-Key": f"key {number}"})
+        clips = [upload(client) for _ in range(jobs // 20 + 1)]
+
+        def submit(number: int) -> Job:
+            return order(client, clips[number // 20], "free", headers={"Idempotency-Key": f"key {number}"})
+
+        with ThreadPoolExecutor(4) as crowd:
+            list(crowd.map(submit, range(jobs)))
         until(lambda: not unfinished(cluster), 120, every=0.2)
+        stored = len(files(cluster))
         time.sleep(life)
-        listed = {
-            PREFIXES["GARBAGE"]
-        }  # what was deleted is listed for a minute more, lest a late worker write it
-        gone = until(lambda: not files(cluster) and not keys(cluster) - empty - listed, 90, every=0.5)
-        until(lambda: not keys(cluster) - empty, 90, every=0.5)
-        left = len(files(cluster)), sorted(keys(cluster) - empty)[:5]
-    text = f"{jobs} jobs: all gone {99 if gone is None else gone:.0f} s after expiry (<= 60), left {left}"
+        # What was deleted is listed for a minute more, lest a late worker write it again.
+        lasting = empty | {PREFIXES["GARBAGE"]}
+        gone = until(lambda: not files(cluster) and not keys(cluster) - lasting, 90, every=0.5)
+        left = len(files(cluster)), sorted(keys(cluster) - lasting)[:5]
+    text = (
+        f"{jobs} jobs, {stored} files: all gone {99 if gone is None else gone:.0f} s after expiry (<= 60), "
+        f"left {left}"
+    )
     return Measured(gone is not None and gone <= 60, text)
 
 

@@ -11,13 +11,14 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from models.errors import OutOfDeviceMemory
+from models.batching import Batcher
 from models.media import Window
 from models.strategies import FrameMasks, Segmenter, Strategy
 from models.strategies.options import CONFIG
@@ -31,7 +32,9 @@ class FaultOptions:
     """Of sleep for each frame."""
     journal: str = ""
     fault: str = ""
-    """`kill`, `memory` or `raise`."""
+    """`kill` or `raise`."""
+    fits: int = 0
+    """Frames that the device holds; 0: any number. The journal has a line for each call of the network."""
     window: int = 0
     """The window in which it goes wrong."""
 
@@ -43,6 +46,8 @@ def segment(window: Window, options: FaultOptions) -> Iterator[FrameMasks]:
             journal.write(f"{window.index} {os.getpid()} {time.time():.3f}\n")
     if options.fault and window.index == options.window:
         fail(options.fault)
+    if options.fits:
+        Batcher()(partial(network, options), window.indices)
     height, width = window.size
     for index in window.indices:
         time.sleep(options.seconds)
@@ -52,11 +57,23 @@ def segment(window: Window, options: FaultOptions) -> Iterator[FrameMasks]:
         yield FrameMasks(mask=mask)
 
 
+class OutOfMemoryError(RuntimeError):
+    """Named and derived as torch's own."""
+
+
+def network(options: FaultOptions, frames: list[int]) -> list[int]:
+    """A network on a small device."""
+    if options.journal:
+        with Path(options.journal).open("a") as journal:
+            journal.write(f"{len(frames)} frames\n")
+    if len(frames) > options.fits:
+        raise OutOfMemoryError("CUDA out of memory")
+    return frames
+
+
 def fail(fault: str) -> None:
     if fault == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if fault == "memory":
-        raise OutOfDeviceMemory("A batch of 1 frame does not fit in the memory of the device.")
     raise RuntimeError("/secret/path is in this message")
 
 
@@ -79,6 +96,6 @@ STRATEGIES: Mapping[str, Strategy] = {
     "pixels": fault_strategy("Costs what decoding costs.", needs_pixels=True),
     "slow": fault_strategy("Sleeps 50 ms a frame.", seconds=0.05),
     "poison": fault_strategy("Kills its worker.", fault="kill"),
-    "greedy": fault_strategy("Does not fit on the device.", fault="memory"),
+    "greedy": fault_strategy("Runs on a device of four frames.", fits=4),
     "broken": fault_strategy("Raises what nobody foresaw.", fault="raise"),
 }
