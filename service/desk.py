@@ -100,7 +100,7 @@ class Desk:
     async def wait(self, record: JobRecord, seconds: float) -> JobRecord:
         """The record when the job has ended, or as it is when the time is up or this process drains."""
         until = time.monotonic() + seconds
-        with self.notifier.watch(record.id) as event:
+        with self.notifier.watch(record.id, final=True) as event:
             while True:
                 now = await self.store(self.jobs.get, record.id)
                 if now is None:

@@ -112,10 +112,12 @@ class Slots:
             return True
 
     def give(self) -> None:
-        """A thread has done its message."""
+        """A thread has done its message; who was refused one meanwhile may look again, short work first."""
         with self._lock:
             self._taken -= 1
-        self.ring(INTERACTIVE)
+            awaited = bool(self._refused)
+        if awaited:
+            self.ring(INTERACTIVE)
 
     def give_back(self, queue: str) -> None:
         """There was no message in this queue: the thread goes to the other, if that was refused one."""

@@ -111,9 +111,8 @@ class JobStore:
             raise IdempotencyMismatch("This Idempotency-Key was used with another body; choose a new key.")
         if outcome == "gone":
             raise ClipGone("The upload has expired; send the clip again.")
-        record = self.get(answer[0])
-        assert record is not None
-        return record, outcome == "created"
+        rank, fields = answer
+        return record(dict(zip(fields[::2], fields[1::2], strict=True)), rank), outcome == "created"
 
     def get(self, job_id: str, tenant: str | None = None) -> JobRecord | None:
         """The record, or None if there is none or it is another tenant's; `tenant` None sees all."""

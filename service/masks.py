@@ -52,8 +52,16 @@ class Outputs:
 
 
 def to_rle(mask: BoolMask) -> Rle:
-    """Encode a mask [H, W]; an empty one is a single run of zeros."""
-    encoded = coco.encode(np.asfortranarray(mask, np.uint8))
+    """Encode a mask [H, W]; an empty one is a single run of zeros.
+
+    Turning a mask column-major takes most of the time; what is all one value, as every silent frame is, need
+    not be turned.
+    """
+    if mask.all() or not mask.any():
+        runs = [0, mask.size] if mask.any() else [mask.size]
+        encoded = coco.frPyObjects({"size": [*mask.shape], "counts": runs}, *mask.shape)
+    else:
+        encoded = coco.encode(np.asfortranarray(mask, np.uint8))
     return {"format": "coco_rle", "size": [*mask.shape], "counts": encoded["counts"].decode("ascii")}
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import TypeAdapter
 from starlette.responses import Response
 
 from models.strategies import Strategy
@@ -15,7 +14,7 @@ from service.desk import caller_of, desk_of
 from service.errors import Refusal
 from service.health import unready
 from service.openapi import problem_answer, problems, streamed
-from service.options import params_schema
+from service.options import adapter_of, params_schema
 from service.problems import AsciiJSONResponse, problem_response
 from service.schemas import Health, ModelPage, Readiness, StrategyPage, Welcome
 from service.settings import Settings
@@ -45,7 +44,7 @@ async def list_strategies(request: Request) -> Response:
 
 
 def strategy_document(name: str, strategy: Strategy, reason: str | None) -> dict[str, Any]:
-    adapter = TypeAdapter(strategy.options)
+    adapter = adapter_of(strategy)
     presets = {key: adapter.dump_python(one, mode="json") for key, one in strategy.presets.items()}
     return {
         "name": name,

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from service.records import JobStatus
 from service.steps import CHANGED
 
 RECONNECT_SECONDS = 0.5
@@ -17,30 +18,34 @@ LISTEN_SECONDS = 1.0
 
 
 class Notifier:
-    """`watch` gives an event that is set whenever the job's record changed, and when the process drains.
+    """`watch` gives an event that is set whenever the job's record changed, and when the process drains; or,
+    with `final`, only when the job has ended.
 
     A message may be lost (Redis restarted, the connection cut): who waits looks again by itself now and then.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.watchers: dict[str, set[asyncio.Event]] = {}
+        self.watchers: dict[
+            str, dict[asyncio.Event, bool]
+        ] = {}  # job -> event -> whether only the end counts
         self.draining = False
 
     @contextmanager
-    def watch(self, job_id: str) -> Iterator[asyncio.Event]:
+    def watch(self, job_id: str, *, final: bool = False) -> Iterator[asyncio.Event]:
         event = asyncio.Event()
-        self.watchers.setdefault(job_id, set()).add(event)
+        self.watchers.setdefault(job_id, {})[event] = final
         try:
             yield event
         finally:
-            self.watchers[job_id].discard(event)
+            del self.watchers[job_id][event]
             if not self.watchers[job_id]:
                 del self.watchers[job_id]
 
-    def wake(self, job_id: str) -> None:
-        for event in self.watchers.get(job_id, ()):
-            event.set()
+    def wake(self, job_id: str, ended: bool = True) -> None:
+        for event, final in self.watchers.get(job_id, {}).items():
+            if ended or not final:
+                event.set()
 
     def drain(self) -> None:
         """Everybody stops waiting: the process is about to end."""
@@ -66,7 +71,8 @@ class Notifier:
             while True:
                 message = await subscription.get_message(timeout=LISTEN_SECONDS)
                 if message:
-                    self.wake(message["data"])
+                    job_id, status = message["data"].split(" ")
+                    self.wake(job_id, JobStatus(status).final)
 
 
 async def changed(event: asyncio.Event, until: float, at_most: float) -> bool:

@@ -91,7 +91,7 @@ class Renderer:
             LOG.warning("render given up", job_id=job_id, error=str(error))
         else:
             self.jobs.redis.delete(failed, PREFIXES["RENDER_STARTS"] + job_id)
-        self.jobs.redis.publish(CHANGED, job_id)
+        self.jobs.redis.publish(CHANGED, f"{job_id} {JobStatus.SUCCEEDED}")
 
     def count_start(self, job_id: str) -> None:
         """A Refusal after too many: whatever it is that kills workers, they are not all to die of it."""

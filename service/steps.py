@@ -38,7 +38,7 @@ PREFIXES = {  # of keys; a key of one thing ends with its id
     "RATE": "avs:rate:",  # string: when everything that an API key has taken will have leaked away
 }
 MESSAGES = "avs:mq"  # what Dramatiq's own keys begin with
-CHANGED = "avs:changed"  # channel: the id of each job whose record changed
+CHANGED = "avs:changed"  # channel: `<id> <status>` of each job whose record changed
 STOPPED = "avs:stopped"  # channel: the id of each job that must not go on
 BELL = "avs:bell"  # channel: the name of a queue that got a message
 LUA = Path(__file__).parent / "lua"

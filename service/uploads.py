@@ -59,9 +59,13 @@ class UploadLimits:
 async def received_form(request: Request, scratch: Path, limits: UploadLimits) -> AsyncIterator[Form]:
     """Read the body of a request; its files live as long as the context."""
     refuse_by_length(request, limits)
+    kind, parameters = parse_options_header(request.headers.get("content-type"))
+    if kind != b"multipart/form-data":
+        yield await read_without_files(request, kind.decode("latin-1"))
+        return
     folder = Path(tempfile.mkdtemp(prefix="upload-", dir=scratch))
     try:
-        yield await read_form(request, folder, limits)
+        yield await read_multipart(request, parameters.get(b"boundary", b""), folder, limits)
     finally:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
@@ -74,13 +78,10 @@ def refuse_by_length(request: Request, limits: UploadLimits) -> None:
         raise too_large("upload", limits.bytes_, int(length), "bytes")
 
 
-async def read_form(request: Request, folder: Path, limits: UploadLimits) -> Form:
-    """Choose the reader by content type; a request without a body is an empty form."""
-    kind, parameters = parse_options_header(request.headers.get("content-type"))
-    if kind == b"multipart/form-data":
-        return await read_multipart(request, parameters.get(b"boundary", b""), folder, limits)
-    if kind.decode("latin-1") in SHORT_FORMS:
-        return read_short(kind.decode(), await read_small_body(request))
+async def read_without_files(request: Request, kind: str) -> Form:
+    """A body of options only; a request without a body is an empty form."""
+    if kind in SHORT_FORMS:
+        return read_short(kind, await read_small_body(request))
     if not kind and not await read_small_body(request):
         return Form()
     raise Refusal(

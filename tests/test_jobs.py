@@ -159,8 +159,8 @@ def test_every_change_is_published(store: JobStore) -> None:
         store.cancel(job.id)
         heard = [channels.get_message(timeout=1) for _ in range(3)]
     assert [(message["channel"], message["data"]) for message in heard if message] == [
-        (CHANGED, job.id),
-        (CHANGED, job.id),
+        (CHANGED, f"{job.id} queued"),
+        (CHANGED, f"{job.id} canceled"),
         (STOPPED, job.id),
     ]
 

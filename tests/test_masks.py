@@ -76,3 +76,11 @@ def test_a_heat_map_is_a_grey_png() -> None:
     document = heatmap_document(np.array([[0.0, 0.4], [0.6, 1.0]], np.float32))
     assert document["size"] == [2, 2]
     assert read_mask(document).tolist() == [[False, False], [True, True]]
+
+
+@pytest.mark.parametrize("value", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (360, 640)])
+def test_what_is_all_one_value_is_written_as_anything_else(value: bool, size: tuple[int, int]) -> None:
+    mask = np.full(size, value)
+    expected = coco.encode(np.asfortranarray(mask, np.uint8))
+    assert to_rle(mask) == {"format": "coco_rle", "size": [*size], "counts": expected["counts"].decode()}

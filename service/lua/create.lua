@@ -5,6 +5,10 @@ local queue_limit, tenant_limit, result_ttl, max_attempts = tonumber(ARGV[9]), t
 local key, body, key_ttl, clip_owned = ARGV[13], ARGV[14], ARGV[15], ARGV[16]
 local FIRST_WINDOW = 17
 
+local function found(outcome, id)  -- with the record, to save whoever asked a second question
+    return {outcome, redis.call('ZRANK', QUEUED, id), redis.call('HGETALL', JOB .. id)}
+end
+
 if key ~= '' then
     key = IDEMPOTENCY .. tenant .. ':' .. key
     local known = redis.call('HGET', key, 'job')
@@ -12,11 +16,11 @@ if key ~= '' then
         if redis.call('HGET', key, 'body') ~= body then
             return {'mismatch'}
         end
-        return {'known', known}
+        return found('known', known)
     end
 end
 if redis.call('EXISTS', JOB .. id) == 1 then
-    return {'known', id}
+    return found('known', id)
 end
 if redis.call('EXISTS', CLIP .. clip_id) == 0 then
     return {'gone'}
@@ -52,4 +56,4 @@ for _, name in ipairs({job, PLAN .. id, TENANT .. tenant, HELD .. tenant, CLIP .
     redis.call('EXPIRE', name, BELT)
 end
 reach(id, 'queued')
-return {'created', id}
+return found('created', id)

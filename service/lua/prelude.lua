@@ -22,7 +22,7 @@ local function changed(id, kind, window)
     }
     redis.call('XADD', EVENTS .. id, 'MAXLEN', '~', EVENTS_KEPT, '*', 'kind', kind, 'data', cjson.encode(data))
     redis.call('EXPIRE', EVENTS .. id, BELT)
-    redis.call('PUBLISH', CHANGED, id)
+    redis.call('PUBLISH', CHANGED, id .. ' ' .. data.status)
 end
 
 -- What this step brought about, for the metrics: status and strategy of each job that reached one.
