@@ -17,6 +17,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from models.audioclip import AudioCLIP, AudioCLIPConfig
@@ -104,6 +105,9 @@ class AcFpnConfig:
         return cls(AudioCLIPConfig.tiny(), fusion, neck=64, head=32, groups=8)
 
 
+CONFIG = TypeAdapter(AcFpnConfig)  # to JSON and back: trained weights carry their sizes
+
+
 class ACFPN(nn.Module):
     """The whole of AudioCLIP, of which the text tower has nothing to do here, a neck and a head."""
 
@@ -186,19 +190,29 @@ class Head(nn.Module):
 
 
 def load_acfpn(path: Path, config: AcFpnConfig | None = None, fusion: FusionName | None = None) -> ACFPN:
-    """A network from our file or the authors' checkpoint. Its fusion is read from the file, unless given.
+    """A network from our file or the authors' checkpoint. A file that describes its sizes is believed; else
+    they are `config`'s. Its fusion is read from the file, unless given.
 
     Fusions that widen the top alike cannot be told apart by shape; a file that does not say which it is, as
     the authors' do not, is taken for the first of them in `FUSIONS`.
     """
     state = AC_FPN.apply(read_checkpoint(path))
-    config = config or AcFpnConfig()
-    told = metadata(path).get("fusion") if path.suffix == ".safetensors" else None
-    config = replace_in(config, fusion=fusion or named(told, path) or guessed(state, config, path))
+    told = metadata(path) if path.suffix == ".safetensors" else {}
+    config = described(told.get("config"), path) or config or AcFpnConfig()
+    fusion = fusion or named(told.get("fusion"), path) or guessed(state, config, path)
+    config = replace_in(config, fusion=fusion)
     with torch.device("meta"):  # no time goes into random numbers that the file replaces
         network = ACFPN(config).to_empty(device="cpu")
     load_into(network, state, path.name)
     return network.eval()
+
+
+def described(sizes: str | None, path: Path) -> AcFpnConfig | None:
+    """The network that a file's metadata describes."""
+    try:
+        return None if sizes is None else CONFIG.validate_json(sizes)
+    except ValidationError as problem:
+        raise WeightsInvalid(f"{path.name} describes a network that this version does not know.") from problem
 
 
 def named(fusion: str | None, path: Path) -> FusionName | None:

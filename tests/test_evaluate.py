@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.acfpn import ACFPN
+from models.acfpn import ACFPN, CONFIG
 from models.checkpoints import weights_of, write_safetensors
 from models.datasets.ceilings import deaf_ceiling
 from models.datasets.layouts import Order, write_layout
@@ -26,7 +26,6 @@ from models.training.benches import Bench, folder_bench, synth_bench
 from models.training.evaluate import Asked, evaluate, main
 from models.training.judging import SUMS, Arm, Counted, Remembering, grouped, judge, window_of
 from models.training.metrics import FrameIoU, PerDataset, PerImage
-from models.training.runs import CONFIG
 from models.training.scores import ROBUST_PROBES, formulas, gate, scored
 from tests.test_training import LEAST
 

@@ -35,9 +35,7 @@ class TrainedNetworks(Networks):
         return Identity(self.acfpn.name, digest(self.acfpn), "not stated", "published")
 
 
-def strategies_of(
-    wanted: str, weights: Weights, trained: bool
-) -> tuple[dict[str, Strategy], dict[str, str]]:
+def strategies_of(wanted: str, weights: Weights, trained: bool) -> tuple[dict[str, Strategy], dict[str, str]]:
     """The strategies to judge, and of `all` those that cannot be, with the reason."""
     if wanted != "all" and wanted not in STRATEGIES:
         raise InvalidOption(f"There is no strategy {wanted!r}; there are all, {', '.join(STRATEGIES)}.")
@@ -100,5 +98,3 @@ def literal(text: str) -> Any:  # noqa: ANN401
         return json.loads(text)
     except ValueError:
         return text
-
-

@@ -107,8 +107,8 @@ def alike(clips: Sequence[Clip]) -> bool:
 
 
 def picture(frames: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], recipe: Recipe) -> Tensor:
-    """Uint8 [n, H, W, 3] -> float [n, 3, size, size]; the published loaders resize without smoothing."""
-    return image_input(frames, recipe.size, fit="squash", antialias=recipe.audio_scale == "int16")
+    """Uint8 [n, H, W, 3] -> float [n, 3, size, size]."""
+    return image_input(frames, recipe.size, fit="squash", antialias=recipe.antialias)
 
 
 def masks_of(clip: Clip, size: int) -> Tensor:

@@ -122,5 +122,3 @@ def probes_of(options: argparse.Namespace) -> tuple[str, ...]:
             raise InvalidOption(f"There is no probe {probe!r}; there are {', '.join(known)}.")
     needed = ROBUST_PROBES if options.protocol == "robust" else ()
     return (*needed, *(probe for probe in asked if probe not in needed))
-
-

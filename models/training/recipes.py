@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
@@ -46,6 +46,8 @@ class Recipe:
     network: AcFpnConfig = field(default_factory=AcFpnConfig)
     size: int = 224
     """Pixels of a frame's side as the network sees it."""
+    antialias: bool = False
+    """Whether frames are smoothed when they shrink; the published loaders pick single pixels."""
     seconds: int = 5
     """How often a frame's second of sound is repeated before it is heard."""
     audio_scale: AudioScale = "paper"
@@ -148,30 +150,34 @@ def acfpn_ms3(
 
 def tiny_acfpn(steps: int = 6000) -> Recipe:
     """The shipped network: everything learns at once, from nothing, on SynthAVS."""
-    batch = 6
+    batch, size = 6, 96
+    network = AcFpnConfig.tiny("concat")
+    image = replace(network.audioclip.image, resolution=size)
+    audioclip = replace(network.audioclip, image=image)
     return Recipe(
         name="tiny_acfpn",
         subset="ms3",
         loss="overlap",
         epochs=1,
-        network=AcFpnConfig.tiny("concat"),
-        size=96,
+        network=replace(network, audioclip=audioclip, head=64),
+        size=size,
+        antialias=True,
         seconds=1,
         audio_scale="int16",
         image_start="random",
         audio_start="random",
         audio="trained",
         fixed_filters=True,
-        rate=3e-3,
+        rate=2e-3,
         backbone=1.0,
         decay=1e-2,
-        warmup=100,
+        warmup=50,
         cosine=True,
         clip=5.0,
         batch=batch,
         clips=steps * batch,
         negatives=0.2,
-        hints=0.3,
+        hints=1.0,
         validate_every=500,
         seed=0,
     )

@@ -21,19 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 from torch.optim import Optimizer
 
-from models.acfpn import ACFPN, AcFpnConfig, load_acfpn
+from models.acfpn import ACFPN, CONFIG, load_acfpn
 from models.checkpoints import load_into, read_safetensors, weights_of, write_safetensors
-from models.errors import DatasetInvalid, WeightsInvalid, WeightsMissing
+from models.errors import DatasetInvalid, WeightsMissing
 from models.training.recipes import Recipe
 from models.training.step import Learner
-from models.weights import metadata, replace_text
+from models.weights import replace_text
 
 COLUMNS = ("step", "epoch", "loss", "rate", "val_miou", "val_f", "seconds")
-CONFIG: TypeAdapter[AcFpnConfig] = TypeAdapter(AcFpnConfig)
 # Whose tensors lie beside the optimiser's: the random generators' and the hints' names begin with these.
 RANDOM, HINTS = "random.", "hints."
 
@@ -143,12 +141,7 @@ def load_trained(path: Path) -> ACFPN:
     """In evaluation mode, from a run's weights or from any AC-FPN checkpoint of the published size."""
     if not path.is_file():
         raise WeightsMissing(f"There is no file {path}.")
-    told = metadata(path).get("config") if path.suffix == ".safetensors" else None
-    try:
-        config = CONFIG.validate_json(told) if told else None
-    except ValueError as cause:
-        raise WeightsInvalid(f"{path} describes a network that this version does not know.") from cause
-    return load_acfpn(path, config)
+    return load_acfpn(path)
 
 
 def packed(optimizer: Optimizer) -> dict[str, Tensor]:

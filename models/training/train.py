@@ -96,8 +96,8 @@ class Training:
         log = Log(self.setup.out / "log.csv", progress.step) if self.leads else None
         board = SummaryWriter(str(self.setup.out / "tensorboard"), purge_step=progress.step) if log else None
         module.train()
+        began = time.perf_counter()
         for batch in self.bar(self.feed.batches(progress.step, self.steps), progress.step):
-            began = time.perf_counter()
             rate = factor(self.recipe, progress.step, self.steps)
             for group in optimizer.param_groups:
                 group["lr"] = group["full_rate"] * rate
@@ -110,7 +110,8 @@ class Training:
             values = {"loss": outcome.loss, "rate": self.recipe.rate * rate}
             if self.due(progress.step):
                 values |= self.validated(learner.network, module, progress)
-            progress.seconds += time.perf_counter() - began
+            now = time.perf_counter()
+            progress.seconds, began = progress.seconds + now - began, now
             if log and board:
                 epoch = progress.step / self.feed.steps_per_epoch
                 log.write(step=progress.step, epoch=epoch, seconds=progress.seconds, **values)
@@ -155,6 +156,7 @@ class Training:
             best = Progress(progress.best_step, progress.best, progress.best_step, progress.seconds)
             self.run.keep("weights", network, best)
             told = {"split": "test", "clips": len(self.test), "protocol": PerImage().protocol, **scores}
+            told["trained clips per second"] = progress.step * self.recipe.batch / progress.seconds
             replace_text(out / "test.json", json.dumps(told | asdict(best), indent=2) + "\n")
             title = f"{self.recipe.name}, {self.setup.data}, {self.steps} steps"
             save_curves(out / "curves.png", Log(out / "log.csv", self.steps).rows(), title)
