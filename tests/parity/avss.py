@@ -12,7 +12,6 @@ from models.datasets.labels import palette
 from models.training.losses import avss_loss, avss_matching
 from models.training.metrics import PerDataset, Semantic, class_scores, frame_iou
 from tests.parity.golden import Arrays, Golden
-from tests.parity.metrics import normal
 from tests.parity.row import FEATURES, Row, absolute, exact, relative
 
 # Inputs of the matching term, which the file does not hold: the seeds, and the sizes of four stages.
@@ -33,8 +32,8 @@ def rows(golden: Golden) -> Iterator[Row]:
     yield from semantic(want, answer, truth, logits.shape[1])
     yield from cavp(want, answer, truth, logits.shape[1])
     yield relative("loss_ce", avss_loss(logits, truth, flag), want["loss_ce"], FEATURES)
-    audio = [normal(golden, AUDIO_SEED + i, len(flag), CHANNELS) for i in range(len(STAGES))]
-    maps = [normal(golden, MAPS_SEED + i, len(flag), CHANNELS, side, side) for i, side in enumerate(STAGES)]
+    audio = [golden.normal(AUDIO_SEED + i, len(flag), CHANNELS) for i in range(len(STAGES))]
+    maps = [golden.normal(MAPS_SEED + i, len(flag), CHANNELS, side, side) for i, side in enumerate(STAGES)]
     yield relative("loss_avm_kl", avss_matching(logits, audio, maps, flag), want["loss_avm_kl"], FEATURES)
     yield exact("palette", palette(len(want["palette"])), want["palette"])
 

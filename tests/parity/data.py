@@ -22,18 +22,27 @@ LARGEST_MASK = 256  # pixels; the side of the stored masks is found below this
 
 
 def rows(golden: Golden) -> Iterator[Row]:
-    """The folder holds the sounds and pictures too; where it has none, the project's are taken."""
+    """The folder holds the sounds and pictures too; one that it has not got is the project's."""
     want = golden.arrays("data")
-    for path in files(golden, "wav/*.wav"):
-        name, _, length = path.stem.split("_")
-        yield from sound_rows(golden, want, path, name + length)
-    for path in files(golden, "img_*.png"):
-        yield from image_rows(want, path, path.stem.removeprefix("img_"))
+    # A file `a16k_mono_5s.wav` is called `a16k5s` in the arrays' names.
+    sounds = {path.stem.split("_")[0] + path.stem.split("_")[-1]: path for path in files(golden, "wav/*.wav")}
+    pictures = {path.stem.removeprefix("img_"): path for path in files(golden, "img_*.png")}
+    for name in stored(want, "", "_44k_shape"):
+        yield from sound_rows(golden, want, sounds[name], name)
+    for name in stored(want, "pix_", ""):
+        yield from image_rows(want, pictures[name], name)
     yield from mask_rows(want)
 
 
 def files(golden: Golden, pattern: str) -> list[Path]:
-    return sorted(golden.folder.glob(pattern)) or sorted(DEFAULT.glob(pattern))
+    """The project's first, so that the folder's take their places."""
+    return [*sorted(DEFAULT.glob(pattern)), *sorted(golden.folder.glob(pattern))]
+
+
+def stored(want: Arrays, before: str, after: str) -> list[str]:
+    """What stands between `before` and `after` in the names of the arrays."""
+    names = [name for name in want if name.startswith(before) and name.endswith(after)]
+    return [name.removeprefix(before).removesuffix(after) for name in names]
 
 
 def sound_rows(golden: Golden, want: Arrays, path: Path, name: str) -> Iterator[Row]:
@@ -41,10 +50,10 @@ def sound_rows(golden: Golden, want: Arrays, path: Path, name: str) -> Iterator[
     wave, rate = read_wav(path)
     for loader, (cut, target) in LOADERS.items():
         ours = cut(wave, rate)
-        stored = want[f"{name}_{loader}_sub"]
-        step = -(-target // stored.shape[1])
+        kept = want[f"{name}_{loader}_sub"]
+        step = -(-target // kept.shape[1])
         yield exact(f"{name}_{loader}_shape", np.array(ours.shape), want[f"{name}_{loader}_shape"])
-        yield relative(f"{name}_{loader}_sub", ours[:, 0, :target:step], stored)
+        yield relative(f"{name}_{loader}_sub", ours[:, 0, :target:step], kept)
         stats = np.stack([golden.det.stats(segment) for segment in ours])
         yield statistics(f"{name}_{loader}_stats", stats, want[f"{name}_{loader}_stats"])
 
@@ -56,9 +65,9 @@ def image_rows(want: Arrays, path: Path, name: str) -> Iterator[Row]:
     step = round(pixels.shape[0] / want[f"pix_{name}"].shape[0])
     yield exact(f"pix_{name}", pixels[::step, ::step], want[f"pix_{name}"])
     for kind, antialias in (("img", True), ("img_noaa", False)):
-        ours, stored = image_input(pixels[None], antialias=antialias)[0], want[f"{kind}_{name}"]
-        step = ours.shape[-1] // stored.shape[-1]
-        yield relative(f"{kind}_{name}", ours[:, ::step, ::step], stored)
+        ours, kept = image_input(pixels[None], antialias=antialias)[0], want[f"{kind}_{name}"]
+        step = ours.shape[-1] // kept.shape[-1]
+        yield relative(f"{kind}_{name}", ours[:, ::step, ::step], kept)
 
 
 def mask_rows(want: Arrays) -> Iterator[Row]:
@@ -70,18 +79,15 @@ def mask_rows(want: Arrays) -> Iterator[Row]:
     """
     mask = some_mask(float(want["mask_L255_mode1"][3]))
     for largest in (255, 1):
-        stored = Image.fromarray(mask * np.uint8(largest))
+        picture = Image.fromarray(mask * np.uint8(largest))
         for mode, full in (("1", 1), ("P", 255)):
-            seen = np.asarray(stored.convert(mode)).astype(np.float64) / full
+            seen = np.asarray(picture.convert(mode)).astype(np.float64) / full
             summary = [1.0, seen.min(), seen.max(), seen.mean()]
             yield absolute(f"mask_L{largest}_mode{mode}", summary, want[f"mask_L{largest}_mode{mode}"], 1e-6)
 
 
 def some_mask(share: float) -> np.ndarray:
-    """The smallest square of zeros and ones with this share of ones, as evenly spread as can be."""
-    for side in range(2, LARGEST_MASK + 1):
-        ones = share * side**2
-        if abs(ones - round(ones)) < 1e-3:
-            break
-    ramp = np.arange(side**2 + 1) * round(ones) // side**2
+    """The square of zeros and ones whose share of ones is nearest, the ones as evenly spread as can be."""
+    side = min(range(2, LARGEST_MASK + 1), key=lambda side: abs(round(share * side**2) / side**2 - share))
+    ramp = np.arange(side**2 + 1) * round(share * side**2) // side**2
     return np.diff(ramp).astype(np.uint8).reshape(side, side)

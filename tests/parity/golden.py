@@ -6,7 +6,7 @@ import gzip
 import importlib.util
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from models.audioclip import AudioCLIP
+from tests.parity.row import ABSENT
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = ROOT / "tests/data/golden"
@@ -25,18 +26,23 @@ VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 
 
 class FolderInvalid(Exception):
-    """The folder is not one of golden files; the message says why."""
+    """A file of the folder cannot be read; the message says why."""
+
+
+class FileAbsent(FolderInvalid):
+    """The folder has no file of this group."""
 
 
 class Arrays(dict[str, NDArray[Any]]):
-    """The arrays of one file. Asking for one that it lacks is the folder's fault, and the message says so."""
+    """The arrays of one file. One that it lacks is `ABSENT`, which nothing equals, and noted in `lacking`."""
 
-    def __init__(self, path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, arrays: Mapping[str, NDArray[Any]], lacking: list[str]) -> None:
         super().__init__(arrays)
-        self.path = path
+        self.lacking = lacking
 
     def __missing__(self, name: str) -> NDArray[Any]:
-        raise FolderInvalid(f"{self.path} lacks the array {name}.")
+        self.lacking.append(name)
+        return ABSENT
 
 
 @dataclass(frozen=True)
@@ -44,15 +50,19 @@ class Golden:
     """One folder. `det.py` of the folder itself is used where it has one, else the project's."""
 
     folder: Path
+    lacking: list[str] = field(
+        default_factory=list
+    )  # arrays of the group in hand that were asked for in vain
 
     def arrays(self, group: str) -> Arrays:
         """Every array of `<group>.npz`."""
+        self.lacking.clear()
         path = self.folder / f"{group}.npz"
         if not path.is_file():
-            raise FolderInvalid(f"{self.folder} holds no {path.name}, so it is no folder of golden files.")
+            raise FileAbsent(f"this folder holds no {path.name}")
         try:
             with np.load(path) as arrays:
-                return Arrays(path, arrays)
+                return Arrays(arrays, self.lacking)
         except (OSError, ValueError, zipfile.BadZipFile) as broken:
             raise FolderInvalid(f"{path} cannot be read as an .npz file: {broken}.") from broken
 
@@ -67,6 +77,11 @@ class Golden:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
+
+    def normal(self, seed: int, *shape: int) -> torch.Tensor:
+        """Standard normal numbers, float32, by `det.rs(seed)`, or by NumPy's own where `det.py` has none."""
+        source = getattr(self.det, "rs", np.random.RandomState)(seed)
+        return torch.from_numpy(source.standard_normal(shape)).float()
 
     def fill(self, network: nn.Module, prefix: str = "") -> None:
         """Give every tensor of `network` the value that `det` makes from its name, and set it to eval mode.

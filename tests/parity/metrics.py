@@ -59,10 +59,10 @@ def scores(want: Arrays, name: str, answer: Tensor, truth: Tensor) -> Iterator[R
 
 def loss_rows(golden: Golden, want: Arrays) -> Iterator[Row]:
     """S4's and MS3's losses, and every variant of matching."""
-    logits = normal(golden, LOGITS_SEED, FRAMES, SIZE, SIZE)
-    masks = (normal(golden, MASKS_SEED, FRAMES, SIZE, SIZE) > 0).float()
-    audio = [normal(golden, AUDIO_SEED + i, FRAMES, CHANNELS) for i in range(len(STAGES))]
-    maps = [normal(golden, MAPS_SEED + i, FRAMES, CHANNELS, side, side) for i, side in enumerate(STAGES)]
+    logits = golden.normal(LOGITS_SEED, FRAMES, SIZE, SIZE)
+    masks = (golden.normal(MASKS_SEED, FRAMES, SIZE, SIZE) > 0).float()
+    audio = [golden.normal(AUDIO_SEED + i, FRAMES, CHANNELS) for i in range(len(STAGES))]
+    maps = [golden.normal(MAPS_SEED + i, FRAMES, CHANNELS, side, side) for i, side in enumerate(STAGES)]
     ours = {
         "s4_bce": losses.s4_loss(logits, masks),
         "s4_sa": losses.s4_matching(logits, audio, maps),
@@ -74,8 +74,3 @@ def loss_rows(golden: Golden, want: Arrays) -> Iterator[Row]:
     }
     for name, loss in ours.items():
         yield relative(f"loss_{name}", loss, want[f"loss_{name}"], FEATURES)
-
-
-def normal(golden: Golden, seed: int, *shape: int) -> Tensor:
-    """Standard normal numbers, float32, from the folder's own generator."""
-    return torch.from_numpy(golden.det.rs(seed).standard_normal(shape)).float()
