@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.faults import inputs, lifecycle, memory, overload, size
 from tests.faults.lab import close_shared_lab
@@ -26,15 +27,19 @@ def main() -> int:
     if arguments.list:
         print(*(f"{promise.number:>4}  {promise.sentence}" for promise in chosen), sep="\n")
         return 0
-    factor = arguments.scale or (SHORT if arguments.short else 1.0)
+    scale = Scale(arguments.scale or (SHORT if arguments.short else 1.0), arguments.short)
     began = time.monotonic()
     try:
-        broken = [promise for promise in chosen if not kept(promise, Scale(factor, arguments.short))]
+        with ThreadPoolExecutor() as beside:
+            early = {one.number: beside.submit(attempted, one, scale) for one in chosen if one.patient}
+            held = sum(
+                told(one, *(early[one.number].result() if one.patient else attempted(one, scale)))
+                for one in chosen
+            )
     finally:
         close_shared_lab()
-    held, seconds = len(chosen) - len(broken), time.monotonic() - began
-    print(f"{held} of {len(chosen)} promises held or were skipped, in {seconds:.0f} s.")
-    return 1 if broken else 0
+    print(f"{held} of {len(chosen)} promises held or were skipped, in {time.monotonic() - began:.0f} s.")
+    return 0 if held == len(chosen) else 1
 
 
 def is_chosen(promise: Promise, only: list[str] | None) -> bool:
@@ -43,23 +48,25 @@ def is_chosen(promise: Promise, only: list[str] | None) -> bool:
     )
 
 
-def kept(promise: Promise, scale: Scale) -> bool:
-    """Tries one promise and prints its line."""
-    if promise.attempt is None:
-        print(f"{promise.number:>4}  {promise.sentence}  SKIPPED", flush=True)
-        return True
+def attempted(promise: Promise, scale: Scale) -> tuple[Measured | None, float]:
+    """What came of trying to break it, None where it cannot be tried; and the seconds it took."""
     began = time.monotonic()
     try:
-        measured = promise.attempt(scale)
+        measured = promise.attempt(scale) if promise.attempt else None
     except Exception as error:  # noqa: BLE001 (one promise that cannot be tried must not hide the others)
         traceback.print_exc()
         measured = Measured(ok=False, text=f"{type(error).__name__}: {error}"[:300])
+    return measured, time.monotonic() - began
+
+
+def told(promise: Promise, measured: Measured | None, seconds: float) -> bool:
+    """Print its line; whether it held."""
+    name = f"{promise.number:>4}  {promise.sentence}"
+    if measured is None:
+        print(f"{name}  SKIPPED", flush=True)
+        return True
     verdict = "ok" if measured.ok else "BROKEN"
-    seconds = time.monotonic() - began
-    print(
-        f"{promise.number:>4}  {promise.sentence}  [{measured.text}]  {verdict}  ({seconds:.0f} s)",
-        flush=True,
-    )
+    print(f"{name}  [{measured.text}]  {verdict}  ({seconds:.0f} s)", flush=True)
     return measured.ok
 
 

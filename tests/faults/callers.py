@@ -45,12 +45,11 @@ class Calls:
 
 @dataclass(frozen=True)
 class Answer:
-    """`status` 0 where none came; `late`: seconds after its time that the call began, the machine's doing."""
+    """`status` 0 where none came."""
 
     status: int
     seconds: float
     good: bool
-    late: float = 0.0
 
 
 @contextlib.contextmanager
@@ -71,19 +70,19 @@ def quantile(values: Sequence[float], part: float) -> float:
     return sorted(values)[round(part * (len(values) - 1))] if values else 0.0
 
 
-def caller(calls: Calls, client: httpx.Client) -> Callable[[float], Answer]:
-    """What makes one call, given how late it is."""
+def caller(calls: Calls, client: httpx.Client) -> Callable[[], Answer]:
+    """What makes one call."""
     clip = Path(calls.clip).read_bytes() if calls.clip else b""
     method = "POST" if clip or calls.body is not None else "GET"
 
-    def call(late: float) -> Answer:
+    def call() -> Answer:
         began = time.monotonic()
         files = {"media": clip} if clip else None
         try:
             got = client.request(method, calls.url, json=calls.body, files=files, headers=calls.headers)
         except httpx.TransportError:
-            return Answer(0, time.monotonic() - began, good=False, late=late)
-        return Answer(got.status_code, time.monotonic() - began, good=is_good(got), late=late)
+            return Answer(0, time.monotonic() - began, good=False)
+        return Answer(got.status_code, time.monotonic() - began, good=is_good(got))
 
     return call
 
@@ -98,7 +97,7 @@ def is_good(got: httpx.Response) -> bool:
 
 
 def at_a_rate(
-    call: Callable[[float], Answer], calls: Calls, ended: threading.Event, crowd: ThreadPoolExecutor
+    call: Callable[[], Answer], calls: Calls, ended: threading.Event, crowd: ThreadPoolExecutor
 ) -> list[Answer]:
     began = time.monotonic()
     futures: list[Future[Answer]] = []
@@ -106,16 +105,16 @@ def at_a_rate(
         due = began + len(futures) / calls.rate
         if ended.wait(max(0.0, due - time.monotonic())):
             return [future.result() for future in futures]
-        futures.append(crowd.submit(call, time.monotonic() - due))
+        futures.append(crowd.submit(call))
 
 
 def one_after_the_other(
-    call: Callable[[float], Answer], calls: Calls, ended: threading.Event, crowd: ThreadPoolExecutor
+    call: Callable[[], Answer], calls: Calls, ended: threading.Event, crowd: ThreadPoolExecutor
 ) -> list[Answer]:
     def loop(_: int) -> list[Answer]:
         answers = []
         while not ended.is_set():
-            answers.append(call(0.0))
+            answers.append(call())
         return answers
 
     return [answer for answers in crowd.map(loop, range(calls.clients)) for answer in answers]
@@ -135,7 +134,7 @@ def main(calls: Calls) -> None:
     with httpx.Client(timeout=90, limits=limits) as client, ThreadPoolExecutor(calls.clients) as crowd:
         way = at_a_rate if calls.rate else one_after_the_other
         answers = way(caller(calls, client), calls, ended, crowd)
-    rows = [(one.status, one.seconds, one.good, one.late) for one in answers]
+    rows = [(one.status, one.seconds, one.good) for one in answers]
     sys.stdout.write(json.dumps(rows))
 
 

@@ -441,7 +441,7 @@ PROMISES = [
     ),
     Promise("1b", "2,500 jobs under 30 random kills: none lost, each result written once", random_kills),
     Promise("1c", "killed after the commit, before the ack: same result, computed once", message_again),
-    Promise("2", "SIGSTOP, then SIGCONT: late writes are refused", stopped_and_continued),
+    Promise("2", "SIGSTOP, then SIGCONT: late writes are refused", stopped_and_continued, patient=True),
     Promise("3", "a poison clip fails after 3 attempts; its neighbours succeed", poison),
     Promise("4", "Redis restarted: no accepted job lost, 503 in under 1 s, back in 10 s", redis_restarted),
     Promise("5", "SIGTERM: not ready, windows handed back, exit 0 within 30 s", sigterm),

@@ -90,11 +90,10 @@ def no_creep(scale: Scale) -> Measured:
                 case 4:
                     lines(order(client, upload(client), "pixels").wait())
 
-        for number in range(max(20, requests // 10)):
-            mixed(number)
-        before = footprint(Peak(processes).everyone())
-        for number in range(requests):
-            mixed(number)
+        with ThreadPoolExecutor(4) as crowd:
+            list(crowd.map(mixed, range(max(20, requests // 10))))
+            before = footprint(Peak(processes).everyone())
+            list(crowd.map(mixed, range(requests)))
         time.sleep(1)
         grown = (footprint(Peak(processes).everyone()) - before) / MEGABYTE
     return Measured(grown <= 100, f"{requests} requests: grown by {grown:.0f} MB (<= 100)")

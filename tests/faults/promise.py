@@ -32,3 +32,4 @@ class Promise:
     number: str
     sentence: str
     attempt: Callable[[Scale], Measured] | None  # None: cannot be tried here, and `sentence` says why
+    patient: bool = False  # it waits more than it works: tried beside the promises before it
