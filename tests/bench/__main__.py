@@ -1,4 +1,7 @@
-"""`python -m tests.bench [NAME ...]`: JSON lines. Each benchmark has a process, and so a peak, of its own."""
+"""`python -m tests.bench [NAME ...]`: JSON lines. Each benchmark has a process, and so a peak, of its own.
+
+Without a name all run but those of SLOW, which take minutes and must be asked for.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from dataclasses import asdict
 
 import torch
 
-from tests.bench import decode, networks, service
+from tests.bench import decode, networks, service, strategies
 from tests.bench.timing import Timing, device
 
 BENCHMARKS: Mapping[str, Callable[[], Iterator[Timing]]] = {
@@ -22,7 +25,10 @@ BENCHMARKS: Mapping[str, Callable[[], Iterator[Timing]]] = {
     "ac-fpn": networks.ac_fpn,
     "fbsp-kernel": networks.fbsp_kernel,
     "service": service.service,
+    "strategies": strategies.tiny,
+    "strategies-vit-b": strategies.vit_b,
 }
+SLOW = {"strategies-vit-b"}
 THREADS = 2
 
 
@@ -36,7 +42,7 @@ def main(names: list[str]) -> int:
     if len(names) != 1:
         children = [
             subprocess.run([sys.executable, "-m", "tests.bench", name], check=False)
-            for name in names or BENCHMARKS
+            for name in names or (name for name in BENCHMARKS if name not in SLOW)
         ]
         return max(child.returncode for child in children)
     torch.manual_seed(0)

@@ -1,0 +1,181 @@
+"""The strategies on a clip of five frames, as they run and as the published code would run the same networks.
+
+The published way is a frame at a time with nothing remembered, and in Box-Prompt one whole pass of Grounding
+DINO for each name. Both ways run here, with the same options, random weights and kind of frames. `share_*` is
+what each stage takes of the time; what is missing to 1 is images, points, boxes and masks made ready.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models import clap, grounding_dino, parts, sam
+from models.audioclip import AudioCLIP
+from models.audioclip.encoder import AudioClipEncoder
+from models.audioclip.tokenizer import Tokenizer
+from models.media import Window
+from models.networks import Networks
+from models.stages import STAGES, measured
+from models.strategies import STRATEGIES, Segmenter
+from models.strategies.options import BoxPromptOptions, GateOptions, NoPromptOptions
+from models.suppliers import Detection, Detector
+from models.text_tokens import tiny_bert, tiny_roberta
+from models.weights import Weights
+from tests.bench.timing import MIB, Timing, device, peak
+from tests.tiny_networks import firm, tiny_networks, window
+
+SIZE = (360, 640)
+FRAMES = 5
+NAMES = 2  # that Box-Prompt looks for in each frame
+OPEN = GateOptions(noise=False)  # random networks hear noise in anything
+COMPARED = ("random-sam", "point-prompt", "heatmap-box-prompt", "box-prompt", "no-prompt")
+
+
+class Given(Networks):
+    """Networks made here instead of loaded. `forgetful` ones are asked the published way."""
+
+    def __init__(self, networks: Mapping[str, Any], *, forgetful: bool) -> None:
+        super().__init__(device(), Weights())
+        self.networks = dict(networks)
+        segmenter, detector = self.networks["sam"], self.networks["grounding-dino"]
+        keep = 0 if forgetful else sam.CACHE_BYTES
+        self.networks["sam"] = sam.Sam(segmenter, identity="random", cache_bytes=keep)
+        self.networks["grounding-dino"] = OneByOne(detector) if forgetful else detector
+        self.encoder = AudioClipEncoder(self.networks["audioclip"], Tokenizer())
+
+    def __getitem__(self, name: str) -> Any:
+        return self.networks[name]
+
+    def shared(self, build: Any) -> Any:
+        """AudioCLIP's tokenizer would be a file of weights."""
+        return self.encoder if build is parts.audioclip else super().shared(build)
+
+
+class OneByOne:
+    """Grounding DINO as the published code calls it: a whole pass for each frame and each name."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector = detector
+
+    def detect(
+        self, frames: NDArray[np.uint8], labels: Sequence[Sequence[str]], threshold: float
+    ) -> list[list[Detection]]:
+        """For each frame its boxes, label after label."""
+        return [
+            [box for label in asked for box in self.detector.detect(frame[None], [[label]], threshold)[0]]
+            for frame, asked in zip(frames, labels, strict=True)
+        ]
+
+
+def tiny() -> Iterator[Timing]:
+    """The tiny family, three clips each; No-Prompt asks at 8 x 8 points."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = tiny_networks(Path(folder))
+        family = {name: made[name] for name in ("audioclip", "grounding-dino", "clap")}
+        yield from both_ways(family | {"sam": made["sam"].network}, "tiny", repeats=3)
+
+
+def vit_b() -> Iterator[Timing]:
+    """SAM ViT-B, Grounding DINO Swin-T, AudioCLIP and CLAP in full size, one clip each: some ten minutes."""
+    detector = grounding_dino.build("grounding-dino-swin-t").to(device())
+    family = {
+        "audioclip": AudioCLIP().eval().requires_grad_(False).to(device()),
+        "sam": firm(sam.build("sam-vit-b")).to(device()),
+        "grounding-dino": grounding_dino.GroundingDino(detector, tiny_bert(256), grounding_dino.PUBLISHED),
+        "clap": clap.Clap(clap.build("clap-630k-audioset-best").to(device()), tiny_roberta(77)),
+    }
+    yield from both_ways(family, "vit-b", repeats=1)
+
+
+def both_ways(networks: Mapping[str, Any], family: str, repeats: int) -> Iterator[Timing]:
+    """Two rows for each strategy; the published way's says how many times longer it took."""
+    options = {name: STRATEGIES[name].presets["best"] for name in COMPARED}
+    options["no-prompt"] = NoPromptOptions(points_per_side=8, gate=OPEN)
+    options["box-prompt"] = BoxPromptOptions(vocabulary="avsbench", top_k=NAMES, gate=OPEN)
+    for name in COMPARED:
+        ways = [Given(networks, forgetful=forgetful) for forgetful in (False, True)]
+        ours, theirs = (import_module(STRATEGIES[name].module).build(way) for way in ways)
+        yield from compared(f"{family}-{name}", (ours, theirs), options[name], repeats)
+
+
+def compared(
+    name: str, ways: tuple[Segmenter, Segmenter], options: Any, repeats: int
+) -> tuple[Timing, Timing]:
+    """Both ways in turn on clips that nobody has seen before, after one frame that is not counted.
+
+    In turn, so that what else the machine does falls on both. `again_seconds`: ours for a clip just seen.
+    """
+    ours, theirs = ways
+    first = [seconds_of(way, options, alone(clip(0))[:1]) for way in ways]
+    runs: tuple[list[float], list[float]] = [], []
+    again, stages = [], dict.fromkeys(STAGES, 0.0)
+    for seed in range(1, repeats + 1):
+        five = clip(seed)
+        with measured() as spent:
+            runs[0].append(seconds_of(ours, options, [five]))
+        stages = {stage: stages[stage] + spent.get(stage, 0.0) for stage in STAGES}
+        runs[1].append(seconds_of(theirs, options, alone(five)))
+        again.append(seconds_of(ours, options, [five]))
+    shares = {f"share_{stage}": round(spent / sum(runs[0]), 3) for stage, spent in stages.items() if spent}
+    size: dict[str, float | int | str] = {"frames": FRAMES, "width": SIZE[1], "height": SIZE[0]}
+    mine, published = median(runs[0]), median(runs[1])
+    most = round(peak() / MIB, 1)
+    return (
+        Timing(
+            name,
+            round(mine, 6),
+            round(first[0], 6),
+            most,
+            size | shares | {"again_seconds": round(median(again), 6)},
+        ),
+        Timing(
+            f"{name}-as-published",
+            round(published, 6),
+            round(first[1], 6),
+            most,
+            size | {"times_ours": round(published / mine, 2)},
+        ),
+    )
+
+
+def seconds_of(segmenter: Segmenter, options: Any, windows: Sequence[Window]) -> float:
+    """Wall-clock seconds of these windows, one after the other."""
+    began = time.perf_counter()
+    for each in windows:
+        for _ in segmenter(each, options):
+            pass
+    if device().type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def clip(seed: int) -> Window:
+    """Five loud frames."""
+    return window(*[0.5] * FRAMES, size=SIZE, seed=seed)
+
+
+def alone(five: Window) -> list[Window]:
+    """A window for each frame."""
+    assert five.frames is not None
+    return [
+        replace(
+            five,
+            timestamps=(five.timestamps[i],),
+            indices=(five.indices[i],),
+            audio_windows=(five.audio_windows[i],),
+            frames=five.frames[[i]],
+            audio={rate: sound[[i]] for rate, sound in five.audio.items()},
+        )
+        for i in range(len(five.frames))
+    ]
