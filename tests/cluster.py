@@ -59,6 +59,10 @@ class Cluster:
         self.redis_server = PrivateRedis(self.folder, before_exec=die_with_parent)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        # One client for all calls: each that httpx makes by itself reads every certificate of the machine.
+        self.http = httpx.Client(
+            base_url=self.url, timeout=90, limits=httpx.Limits(max_connections=128, keepalive_expiry=2)
+        )
         self.api: subprocess.Popen[bytes] | None = None
         self.workers: list[subprocess.Popen[bytes]] = []
         self.started = 0
@@ -102,7 +106,7 @@ class Cluster:
 
     def ready(self) -> bool:
         with contextlib.suppress(httpx.TransportError):
-            answer = httpx.get(f"{self.url}/readyz", timeout=5)
+            answer = self.http.get("/readyz", timeout=5)
             return answer.is_success and len(self.alive()) >= self.count
         return False
 
@@ -160,6 +164,7 @@ class Cluster:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
         self.redis_server.stop()
+        self.http.close()
         self.maker.shutdown()
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -49,12 +49,11 @@ def out_of_memory(scale: Scale) -> Measured:
 def answer(
     cluster: Cluster, clip: bytes, strategy: str = "pixels", name: str = "clip.mp4", **fields: str
 ) -> httpx.Response:
-    return httpx.post(
-        f"{cluster.url}/v1/segment/{strategy}",
+    return cluster.http.post(
+        f"/v1/segment/{strategy}",
         files={"media": (name, clip)},
         data=fields,
         headers={"Prefer": "wait=60"},
-        timeout=90,
     )
 
 
@@ -290,7 +289,7 @@ def names(scale: Scale) -> Measured:
         inside = [path for path in cluster.folder.rglob("*") if path.is_file()]
         shaped = all(not any(name.strip("./\\~")[:9] in path.name for name in hostile[:3]) for path in inside)
         paths = ["/v1/jobs/..%2f..%2fx", "/v1/jobs/../../x", "/v1/segment/..%2fx", "/v1/jobs/%00"]
-        gets = [httpx.get(f"{cluster.url}{path}", timeout=10).status_code for path in paths]
+        gets = [cluster.http.get(path, timeout=10).status_code for path in paths]
     ok = set(codes.values()) <= {200, 400} and shaped and set(gets) <= {404, 405, 422}
     return Measured(
         ok, f"uploads {Counter(codes.values())}, addresses {gets}, no file by such a name {shaped}"

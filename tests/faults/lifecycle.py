@@ -259,11 +259,11 @@ def redis_restarted(scale: Scale) -> Measured:
         answers = []
         while restart.is_alive() and len(answers) < 20:
             began = time.monotonic()
-            status = httpx.get(f"{cluster.url}/v1/jobs/{accepted[0].id}", timeout=10).status_code
+            status = cluster.http.get(f"/v1/jobs/{accepted[0].id}", timeout=10).status_code
             answers.append((status, time.monotonic() - began))
             time.sleep(0.05)
         restart.join()
-        back = until(lambda: httpx.get(f"{cluster.url}/readyz", timeout=10).is_success, 30)
+        back = until(lambda: cluster.http.get("/readyz", timeout=10).is_success, 30)
         statuses = Counter(outcome(job) for job in accepted)
     slowest = max(seconds for status, seconds in answers if status == 503)
     codes = {status for status, _ in answers[:-1]}
@@ -316,7 +316,7 @@ def sigterm(scale: Scale) -> Measured:
 
 def ready(cluster: Cluster) -> bool:
     with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"{cluster.url}/readyz", timeout=5).is_success
+        return cluster.http.get("/readyz", timeout=5).is_success
     return False
 
 
@@ -338,7 +338,7 @@ def one_key(scale: Scale) -> Measured:
             gate.wait()
             files = {"media": SAMPLE.read_bytes()}
             data = {"strategy": "free"}
-            answer = httpx.post(f"{cluster.url}/v1/jobs", files=files, data=data, headers=key, timeout=60)
+            answer = cluster.http.post("/v1/jobs", files=files, data=data, headers=key, timeout=60)
             return answer.status_code, answer.json().get("id", "")
 
         answers = list(crowd.map(post, range(posts)))

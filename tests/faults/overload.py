@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
@@ -88,7 +87,7 @@ def logged(cluster: Cluster, statuses: set[int]) -> list[float]:
 def quick(cluster: Cluster, body: dict[str, object]) -> bool:
     """A call is served in twice the time it takes alone."""
     began = time.monotonic()
-    got = httpx.post(f"{cluster.url}/v1/segment/slow", json=body, timeout=30)
+    got = cluster.http.post("/v1/segment/slow", json=body, timeout=30)
     return got.status_code == 200 and time.monotonic() - began < 0.5
 
 
@@ -96,7 +95,7 @@ def vanishing(scale: Scale) -> Measured:
     """Half of the clients hang up in the middle of their upload, half while they wait for the answer."""
     clients = scale.of(1000)
     with Lab(worker_threads=4, queue_jobs=2000) as cluster:
-        httpx.get(f"{cluster.url}/v1/strategies").raise_for_status()
+        cluster.http.get("/v1/strategies").raise_for_status()
         assert cluster.api is not None
         api = psutil.Process(cluster.api.pid)
         before = api.num_fds()
@@ -175,7 +174,7 @@ def in_time(cluster: Cluster) -> Counter[str]:
 
 def samples(cluster: Cluster) -> list[Sample]:
     """What the API's /metrics says."""
-    families = text_string_to_metric_families(httpx.get(f"{cluster.url}/metrics", timeout=10).text)
+    families = text_string_to_metric_families(cluster.http.get("/metrics", timeout=10).text)
     return [sample for family in families for sample in family.samples]
 
 
