@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(problem, file=sys.stderr)
     except (OSError, SafetensorError) as problem:
         print(evaluate.told(problem, options.out), file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"Stopped. Go on with --resume --out {options.out}", file=sys.stderr)
+        return 130
     return 2
 
 
