@@ -23,21 +23,26 @@ from numpy.typing import NDArray
 
 from models.errors import EarshotError, MediaTooLarge
 from models.media import Limits, Media, Summary, Window, WindowPlan, probe, read_window
+from service.landlock import only
 
 HEADER = struct.Struct("<QQ")  # bytes of the JSON header, and where it is; written last: zero is unfinished
 ALIGNMENT = 64
 ANSWER_BYTES = 256 * 1024 * 1024  # a window's pixels (192 MiB at most), its sound, and room
 OPEN_FILES = 64
+NICENESS = 10  # many may decode at once; whoever answers requests goes first
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 
 
 @dataclass(frozen=True)
 class Confinement:
-    """`seconds` of CPU time; `memory` bytes of address space above what the process begins with."""
+    """`seconds` of CPU time; `memory` bytes of address space above what the process begins with; the files
+    that it may read and, at or under them, write."""
 
     seconds: float
     memory: int
+    reads: tuple[Path, ...] = ()
+    writes: tuple[Path, ...] = ()
 
 
 class Request(Protocol):
@@ -131,6 +136,8 @@ def put(descriptor: int, data: memoryview, offset: int) -> None:
 
 def confine(confinement: Confinement) -> None:
     """Give up what decoding does not need. What a platform does not know is left as it is."""
+    os.nice(NICENESS)
+    os.environ.clear()  # the worker's settings, with the address and perhaps the password of Redis
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the worker finishes its windows, and ends us when it must
     seconds = max(1, round(confinement.seconds))
@@ -148,6 +155,8 @@ def confine(confinement: Confinement) -> None:
         # An empty network of its own. Without root that takes a user namespace, where the system allows one.
         if libc.unshare(CLONE_NEWNET) != 0:
             libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)
+        code = [Path(place) for place in (*sys.path, sys.base_prefix) if place]  # some imports come late
+        only([*code, *confinement.reads], confinement.writes)
 
 
 def limit(kind: int, value: int) -> None:

@@ -12,10 +12,11 @@ import json
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from multiprocessing import connection, get_context, reduction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ class Sandbox:
 
     def probe(self, media: Media, limits: Limits = Limits()) -> Summary:  # noqa: B008 (frozen)
         """`models.media.probe` in a child. Raises what that raises; UndecodableMedia for a crash."""
-        value, _ = self.ask(ProbeRequest(media, limits))
+        value, _ = self.ask(ProbeRequest(media, limits), reads=files_of(media))
         with distrusting():
             return SUMMARY.validate_python(value)
 
@@ -92,7 +93,8 @@ class Sandbox:
         limits: Limits = Limits(),  # noqa: B008 (frozen)
     ) -> Window:
         """`models.media.read_window` in a child; its arrays are read-only."""
-        value, arrays = self.ask(WindowRequest(media, summary, plan, rates, pixels, limits))
+        request = WindowRequest(media, summary, plan, rates, pixels, limits)
+        value, arrays = self.ask(request, reads=files_of(media))
         with distrusting():
             head = HEAD.validate_python(value)
             window = Window(
@@ -103,17 +105,20 @@ class Sandbox:
             check(window, pixels)
             return window
 
-    def ask(self, request: Request) -> tuple[Any, dict[str, NDArray[Any]]]:
-        """Whatever the request answers in a child: a JSON value and arrays."""
+    def ask(
+        self, request: Request, reads: Sequence[Path] = (), writes: Sequence[Path] = ()
+    ) -> tuple[Any, dict[str, NDArray[Any]]]:
+        """Whatever the request answers in a child: a JSON value and arrays. `reads` and `writes` are the
+        files, or folders, that it may touch (enforced where the kernel has Landlock)."""
+        confinement = Confinement(self.seconds, self.memory, tuple(reads), tuple(writes))
         with answer_file() as descriptor:
-            self._run(request, descriptor)
+            self._run(request, confinement, descriptor)
             seal(descriptor)
             with distrusting():
                 return self._parse(descriptor)
 
-    def _run(self, request: Request, descriptor: int) -> None:
+    def _run(self, request: Request, confinement: Confinement, descriptor: int) -> None:
         """Fork, wait, kill when the time is up. How it ended is no matter: the answer is whole or not."""
-        confinement = Confinement(self.seconds, self.memory)
         child = self.context.Process(
             target=decoder.run, args=(request, confinement, Passed(descriptor)), daemon=True
         )
@@ -141,6 +146,10 @@ class Sandbox:
         if "error" in header:
             raise error_of(header["error"])
         return header["value"], {claim["name"]: array_of(data, claim) for claim in header["arrays"]}
+
+
+def files_of(media: Media) -> list[Path]:
+    return [part for part in (media.video, media.audio, *media.frames) if isinstance(part, Path)]
 
 
 class Passed:

@@ -138,7 +138,11 @@ class Loaded:
 
 
 def warm(strategy: Strategy, segmenter: Segmenter) -> None:
-    """Run once on a black frame and silence, so that the first clip does not pay for kernels and caches."""
+    """Run once on a black frame and white noise, so that the first clip does not pay for kernels and caches.
+
+    Not on silence: most strategies have nothing to compute there.
+    """
+    random = np.random.default_rng(0)
     window = Window(
         index=0,
         size=(WARM_PIXELS, WARM_PIXELS),
@@ -146,7 +150,9 @@ def warm(strategy: Strategy, segmenter: Segmenter) -> None:
         indices=(0,),
         audio_windows=((0.0, 1.0),),
         frames=np.zeros((1, WARM_PIXELS, WARM_PIXELS, 3), np.uint8) if strategy.needs_pixels else None,
-        audio={rate: np.zeros((1, rate), np.float32) for rate in strategy.audio_rates},
+        audio={
+            rate: random.uniform(-0.5, 0.5, (1, rate)).astype(np.float32) for rate in strategy.audio_rates
+        },
         has_audio=True,
     )
     for _ in segmenter(window, strategy.presets["best"]):

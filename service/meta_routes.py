@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
@@ -135,7 +136,8 @@ async def metrics(request: Request) -> Response:
     """Of this process; each worker has its own."""
     desk = desk_of(request)
     await desk.health.refresh()
-    return Response(desk.metrics.expose(), media_type=CONTENT_TYPE_LATEST)
+    text = await run_sync(desk.metrics.expose, limiter=desk.health.threads)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 @bare.get("/", summary="Where to go from here", operation_id="welcome", response_model=Welcome)

@@ -17,7 +17,7 @@ from models.containers import Limits
 from models.errors import EarshotError
 from models.media import Summary
 from service.clips import media_of
-from service.decoding import Sandbox
+from service.decoding import Sandbox, files_of
 from service.engine import WINDOWS
 from service.errors import Refusal, problem_document
 from service.jobs import JobStore
@@ -114,10 +114,9 @@ class Renderer:
             lines, target = folder / "lines", folder / "overlay.mp4"
             self.copy_lines(job_id, lines)
             clip = record.job.clip
-            request = OverlayRequest(
-                media_of(clip, self.storage), Summary(**clip.summary), lines, target, self.limits
-            )
-            self.sandbox.ask(request)
+            media = media_of(clip, self.storage)
+            request = OverlayRequest(media, Summary(**clip.summary), lines, target, self.limits)
+            self.sandbox.ask(request, reads=files_of(media), writes=[folder])
             self.storage.put_file(target, overlay_key(job_id))
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import parse_qsl
 
+from anyio.to_thread import run_sync
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
@@ -26,6 +27,7 @@ from service.errors import Refusal, too_large
 FILE_PARTS = ("media", "video", "audio", "frames")  # `frames[]` is `frames`
 FIELD_BYTES = 256 * 1024  # all plain fields together
 PART_OVERHEAD = 512  # bytes of headers and boundary that a part may add to the body
+PIECE_BYTES = 512 * 1024  # of a body that is hashed and written at once
 STALL_SECONDS = 30.0  # a client that sends nothing for so long is gone
 SHORT_FORMS = ("application/json", "application/x-www-form-urlencoded")
 
@@ -105,6 +107,18 @@ async def chunks(request: Request) -> AsyncIterator[bytes]:
         yield chunk
 
 
+async def gathered(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in pieces worth a thread's time."""
+    held = bytearray()
+    async for piece in pieces:
+        held += piece
+        if len(held) >= PIECE_BYTES:
+            yield bytes(held)
+            held.clear()
+    if held:
+        yield bytes(held)
+
+
 async def read_small_body(request: Request) -> bytes:
     """A body without files, bounded."""
     body = bytearray()
@@ -134,12 +148,13 @@ def decoded(value: bytes) -> str:
 
 
 async def read_multipart(request: Request, boundary: bytes, folder: Path, limits: UploadLimits) -> Form:
-    """Feed the parser chunk by chunk; files are closed whatever happens."""
+    """Feed the parser piece by piece, in a thread: hashing and writing would hold up every other request.
+    Files are closed whatever happens."""
     receiver = Receiver(folder, limits)
     try:
         parser = MultipartParser(boundary, receiver.callbacks())
-        async for chunk in chunks(request):
-            parser.write(chunk)
+        async for piece in gathered(chunks(request)):
+            await run_sync(parser.write, piece)
         parser.finalize()
     except FormParserError as error:
         raise Refusal("malformed_request", f"The multipart body cannot be read: {error}") from None

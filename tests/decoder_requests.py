@@ -73,6 +73,30 @@ class Echo:
         return {"pid": os.getpid()}, arrays
 
 
+class Touch:
+    """Which of these paths can be read, and which written: their names."""
+
+    def __init__(self, *paths: Path) -> None:
+        self.paths = paths
+
+    def answer(self) -> Answer:
+        return {mode: [path.name for path in self.paths if self.can(path, mode)] for mode in ("rb", "ab")}, {}
+
+    def can(self, path: Path, mode: str) -> bool:
+        try:
+            path.open(mode).close()
+        except OSError:
+            return False
+        return True
+
+
+class Surroundings:
+    """The environment, as a child of the decoder would get it too, and the process's niceness."""
+
+    def answer(self) -> Answer:
+        return {"environment": dict(os.environ), "niceness": os.nice(0)}, {}
+
+
 class Connect:
     """Whom can the decoder reach? The error's name, or `connected`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 import statistics
@@ -18,12 +19,15 @@ import pytest
 from models import media
 from models.errors import MediaTooLarge, UndecodableMedia
 from models.media import Limits, Media, Sampling, WindowPlan
+from service.decoder import NICENESS
 from service.decoding import Sandbox
+from service.landlock import CREATE_RULESET, VERSION
 from service.settings import Settings
 from tests import decoder_requests as requests
 
 CLIP = Media(video=Path(__file__).parent.parent / "service/samples/bell.mp4")
 MEBIBYTE = 1024 * 1024
+HAS_LANDLOCK = ctypes.CDLL(None).syscall(CREATE_RULESET, None, 0, VERSION) > 0
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +118,24 @@ def test_a_decoder_has_no_network_and_few_files(sandbox: Sandbox) -> None:
         socket.create_connection(("127.0.0.1", port), timeout=2).close()
         assert sandbox.ask(requests.Connect(port))[0] in {"OSError", "ConnectionRefusedError"}
     assert sandbox.ask(requests.OpenMany())[0] < 64
+
+
+def test_a_decoder_has_an_empty_environment_and_gives_way(sandbox: Sandbox) -> None:
+    value, _ = sandbox.ask(requests.Surroundings())
+    assert value == {"environment": {}, "niceness": min(19, os.nice(0) + NICENESS)}
+
+
+@pytest.mark.skipif(not HAS_LANDLOCK, reason="This kernel has no Landlock.")
+def test_a_decoder_touches_only_its_files(sandbox: Sandbox, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    clip, other, inside = tmp_path / "clip", tmp_path / "other", folder / "inside"
+    for path in (clip, other, inside):
+        path.touch()
+    environment = Path(f"/proc/{os.getpid()}/environ")
+    touch = requests.Touch(clip, other, inside, environment, folder / "new")
+    value, _ = sandbox.ask(touch, reads=[clip], writes=[folder])
+    assert value == {"rb": ["clip", "inside"], "ab": ["inside", "new"]}
 
 
 @pytest.mark.parametrize(

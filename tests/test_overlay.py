@@ -96,8 +96,8 @@ def test_it_runs_in_the_sandbox(tmp_path, settings) -> None:
     lines.write_bytes(b"".join(lines_of((48, 64), [0])))
     media = Media(video=clip)
     request = OverlayRequest(media, probe(media), lines, target, Limits())
-    Sandbox(settings).ask(request)
+    Sandbox(settings).ask(request, reads=[clip, lines], writes=[tmp_path])
     assert redness(target, 0)[0] > 40
     clip.write_bytes(clip.read_bytes()[:200])
     with pytest.raises(UndecodableMedia):
-        Sandbox(settings).ask(request)
+        Sandbox(settings).ask(request, reads=[clip, lines], writes=[tmp_path])
