@@ -146,7 +146,11 @@ def test_silence_should_light_nothing() -> None:
     assert empty.result() == {"empty-frame accuracy": 2 / 3}
 
 
-@pytest.mark.parametrize("metric", [PerImage(5), BinaryF(), FrameIoU(), FalsePositives(), EmptyFrames()])
+@pytest.mark.parametrize(
+    "metric",
+    [PerImage(5), BinaryF(), FrameIoU(), FalsePositives(), EmptyFrames(), PerDataset(), Semantic()],
+    ids=lambda metric: type(metric).__name__,
+)
 def test_nothing_counted_is_not_a_number(metric) -> None:
     assert all(math.isnan(value) for value in metric.result().values())
 
@@ -154,3 +158,46 @@ def test_nothing_counted_is_not_a_number(metric) -> None:
 def test_shapes_must_agree() -> None:
     with pytest.raises(ValueError, match=r"\[1, 4, 4\] and \[1, 4, 5\]"):
         PerImage(5).update(torch.zeros(1, 4, 4), torch.zeros(1, 4, 5))
+
+
+@pytest.mark.parametrize("portion", [1, 2, 7, 23])
+def test_streams_tell_what_one_pass_tells(portion: int) -> None:
+    """Oblong frames, some of them without a truth, an empty portion at the end."""
+    random = torch.Generator().manual_seed(8)
+    truth = torch.randn(23, 9, 13, generator=random) > 1
+    truth[[3, 7]] = False
+    labels, classes = (torch.randint(5, truth.shape, generator=random) for _ in range(2))
+    for make, answer, wanted in (
+        (PerImage, torch.randn(truth.shape, generator=random), truth),
+        (BinaryF, ~truth, truth),
+        (PerDataset, labels > 2, truth),
+        (lambda: Semantic(5), labels, classes),
+        (FrameIoU, labels > 2, truth),
+        (EmptyFrames, labels > 9, truth),
+    ):
+        whole, parts = make(), make()
+        whole.update(answer, wanted)
+        for start in range(0, 24, portion):
+            parts.update(answer[start : start + portion], wanted[start : start + portion])
+        assert parts.result() == pytest.approx(whole.result(), rel=1e-12)
+
+
+def test_what_is_not_a_number_is_no_answer() -> None:
+    metric = PerImage(1)
+    metric.update(torch.full((1, 2, 2), math.nan), torch.ones(1, 2, 2))
+    assert metric.result() == {"mIoU": 0.0, "F": 0.0}
+
+
+@pytest.mark.parametrize("metric", [PerDataset(), Semantic()], ids=lambda metric: type(metric).__name__)
+@pytest.mark.parametrize("label", [-1, 71, 300])
+def test_a_class_that_is_none_is_refused(metric, label: int) -> None:
+    good, bad = torch.zeros(1, 2, 2, dtype=torch.int64), torch.full((1, 2, 2), label)
+    for answer, truth in ((good, bad), (bad, good)):
+        with pytest.raises(ValueError, match=rf"they are {label} to {label}"):
+            metric.update(answer, truth)
+    assert all(math.isnan(value) for value in metric.result().values()), "a refused frame was counted"
+
+
+def test_a_batch_of_no_frame_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one frame, not 0"):
+        PerImage(0)

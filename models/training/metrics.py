@@ -38,6 +38,8 @@ class PerImage:
     """
 
     def __init__(self, batch: int = 5) -> None:
+        if batch < 1:
+            raise ValueError(f"A batch has at least one frame, not {batch}.")
         self.batch = batch
         self.protocol = f"per-image, F over batches of {batch} frames"
         self.batches, self.iou, self.f = 0, 0.0, 0.0
@@ -113,7 +115,9 @@ class PerDataset:
         _same_shape(labels, truth)
         labels, truth = labels.long(), truth.long()
         kept = truth != self.IGNORED
-        pairs = truth[kept] * self.classes + labels[kept]
+        labels, truth = labels[kept], truth[kept]
+        _within(self.classes, labels, truth)
+        pairs = truth * self.classes + labels
         self.matrix += torch.bincount(pairs, minlength=self.classes**2).view(self.classes, -1).cpu()
 
     def result(self) -> Result:
@@ -122,7 +126,7 @@ class PerDataset:
         hit = matrix.diagonal()
         extra, missed = matrix.sum(0) - hit, matrix.sum(1) - hit
         return {
-            "mIoU": (hit / (hit + extra + missed + EPSILON)).mean().item(),
+            "mIoU": (hit / (hit + extra + missed + EPSILON)).mean().item() if matrix.any() else math.nan,
             "F": (1.3 * hit / (1.3 * hit + BETA2 * missed + extra)).nanmean().item(),
             "F1": (2 * hit / (2 * hit + missed + extra)).nanmean().item(),
             "FDR": (extra / (extra + hit)).nanmean().item(),
@@ -158,7 +162,8 @@ class Semantic:
         """`mIoU` and `F`, each also without the background, and all four `as released`."""
         result: Result = {}
         iou, f = self.sums[0, :2] / self.sums[0, 2]  # not a number: never seen, hence left out of the means
-        released_iou, released_f = (self.sums.sum(0)[:2] / self.sums.sum(0)[2]).nan_to_num(0.0)
+        both = self.sums.sum(0)
+        released_iou, released_f = (both[:2] / both[2]).nan_to_num(0.0 if both.any() else math.nan)
         for name, right, released in (("mIoU", iou, released_iou), ("F", f, released_f)):
             result[name] = right.nanmean().item()
             result[f"{name} without background"] = right[1:].nanmean().item()
@@ -242,7 +247,8 @@ def precision_recall(probability: Tensor, truth: Tensor) -> tuple[Tensor, Tensor
     reaches a threshold is what lies in its bin or above. Counts are whole numbers, so this is exact.
     """
     n, bins = len(probability), len(THRESHOLDS) + 1
-    reached = torch.bucketize(probability, THRESHOLDS.to(probability.device), right=True)
+    comparable = probability.nan_to_num(-1.0)  # what is not a number reaches no threshold
+    reached = torch.bucketize(comparable, THRESHOLDS.to(probability.device), right=True)
     frame = torch.arange(n, device=probability.device)[:, None, None]
     slot = (frame * 2 + truth.bool()) * bins + reached
     counts = torch.bincount(slot.flatten(), minlength=n * 2 * bins).view(n, 2, bins).cpu()
@@ -259,6 +265,7 @@ def f_curves(probability: Tensor, truth: Tensor) -> Tensor:
 
 def class_scores(labels: Tensor, truth: Tensor, classes: int) -> Tensor:
     """[n, 3, classes]: IoU and F of each class in each frame, and 1 where it is in truth or answer."""
+    _within(classes, labels, truth)
     frame = torch.arange(len(labels), device=labels.device)[:, None, None]
     pairs = ((frame * classes + truth.long()) * classes + labels.long()).flatten()
     matrix = torch.bincount(pairs, minlength=len(labels) * classes**2).view(-1, classes, classes).float()
@@ -277,6 +284,14 @@ def _same_shape(answer: Tensor, truth: Tensor) -> None:
     if answer.shape != truth.shape or answer.ndim != 3:
         shapes = f"{[*answer.shape]} and {[*truth.shape]}"
         raise ValueError(f"Answer and truth must both be [n, height, width]; they are {shapes}.")
+
+
+def _within(classes: int, *labels: Tensor) -> None:
+    """Counted as one number, a class too large would be taken for another pair of classes."""
+    for each in labels:
+        if each.numel() and not 0 <= int(each.min()) <= int(each.max()) < classes:
+            span = f"{int(each.min())} to {int(each.max())}"
+            raise ValueError(f"Labels must be 0 to {classes - 1}; they are {span}.")
 
 
 def _quotient(total: float, count: int) -> float:
