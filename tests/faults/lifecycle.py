@@ -111,11 +111,9 @@ def random_kills(scale: Scale) -> Measured:
             endings = Counter(readers.map(ending, submitted))
         stored = Counter(path.parent.name for path in blobs(cluster))
         twice = {job.id: job for job in submitted if stored[job.id] > 1}
-        for job in twice:
+        for job in twice.values():
             client.send("DELETE", job.url)
-        swept = until(
-            lambda: not {job.id for job in twice} & {path.parent.name for path in blobs(cluster)}, 30
-        )
+        swept = until(lambda: not twice.keys() & {path.parent.name for path in blobs(cluster)}, 30)
         dead = cluster.started - 3
     ok = endings == {("succeeded", 5): jobs} and len(stored) == jobs and swept is not None
     text = (
