@@ -138,11 +138,10 @@ class Loaded:
 
 
 def warm(strategy: Strategy, segmenter: Segmenter) -> None:
-    """Run once on a black frame and white noise, so that the first clip does not pay for kernels and caches.
+    """Run once on a black frame and a tone, so that the first clip does not pay for kernels and caches.
 
-    Not on silence: most strategies have nothing to compute there.
+    Not on silence or noise: most strategies have nothing to compute there.
     """
-    random = np.random.default_rng(0)
     window = Window(
         index=0,
         size=(WARM_PIXELS, WARM_PIXELS),
@@ -150,10 +149,13 @@ def warm(strategy: Strategy, segmenter: Segmenter) -> None:
         indices=(0,),
         audio_windows=((0.0, 1.0),),
         frames=np.zeros((1, WARM_PIXELS, WARM_PIXELS, 3), np.uint8) if strategy.needs_pixels else None,
-        audio={
-            rate: random.uniform(-0.5, 0.5, (1, rate)).astype(np.float32) for rate in strategy.audio_rates
-        },
+        audio={rate: a_tone(rate) for rate in strategy.audio_rates},
         has_audio=True,
     )
     for _ in segmenter(window, strategy.presets["best"]):
         pass
+
+
+def a_tone(rate: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """A second of 440 Hz, [1, rate] in [-0.5, 0.5]."""
+    return (0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)).astype(np.float32)[None]
