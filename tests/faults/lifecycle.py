@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
 import subprocess
@@ -134,7 +135,7 @@ def ending(job: Job) -> tuple[str, int]:
 
 def blobs(cluster: Cluster) -> list[Path]:
     """The stored results of windows, committed or not."""
-    return list((cluster.folder / "storage" / "windows").glob("*/*"))
+    return found(cluster.folder / "storage" / "windows")
 
 
 def unfinished(cluster: Cluster) -> int:
@@ -399,13 +400,14 @@ def expiry(scale: Scale) -> Measured:
     with Lab(queue_jobs=jobs + 1, **options) as cluster, cluster.client() as client:
         until(lambda: ready(cluster), 30)
         empty = keys(cluster)
-        clips = [upload(client) for _ in range(jobs // 20 + 1)]
 
-        def submit(number: int) -> Job:
-            return order(client, clips[number // 20], "free", headers={"Idempotency-Key": f"key {number}"})
+        def submit(first: int) -> None:
+            clip = upload(client)
+            for number in range(first, min(first + 20, jobs)):
+                order(client, clip, "free", headers={"Idempotency-Key": f"key {number}"})
 
         with ThreadPoolExecutor(4) as crowd:
-            list(crowd.map(submit, range(jobs)))
+            list(crowd.map(submit, range(0, jobs, 20)))
         until(lambda: not unfinished(cluster), 120, every=0.2)
         stored = len(files(cluster))
         time.sleep(life)
@@ -428,7 +430,12 @@ def keys(cluster: Cluster) -> set[str]:
 
 
 def files(cluster: Cluster) -> list[Path]:
-    return [path for path in (cluster.folder / "storage").rglob("*") if path.is_file()]
+    return found(cluster.folder / "storage")
+
+
+def found(folder: Path) -> list[Path]:
+    """All files below a folder from which others vanish meanwhile."""
+    return [Path(place) / name for place, _, names in os.walk(folder) for name in names]
 
 
 PROMISES = [
