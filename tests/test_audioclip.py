@@ -6,6 +6,7 @@ import copy
 import gzip
 import json
 import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -222,6 +223,41 @@ def test_filters_are_computed_again_when_parameters_change(change: str) -> None:
         after = fbsp.kernel()
     assert not torch.equal(before, after)
     torch.testing.assert_close(after, fbsp_module.filters(fbsp.m, fbsp.fb, fbsp.fc, 64).detach())
+
+
+def test_filters_follow_the_precision_of_the_network() -> None:
+    fbsp, frames = FBSP(64).requires_grad_(False), torch.randn(1, 2, 64)
+    single = fbsp(frames)
+    double = fbsp.double()(frames.double())
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(single, double.float(), rtol=1e-4, atol=1e-5)
+
+
+def test_autocast_leaves_the_filters_alone() -> None:
+    fbsp, expected = FBSP(64).requires_grad_(False), FBSP(64).requires_grad_(False).kernel()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(fbsp.kernel(), expected)
+
+
+def test_threads_see_old_filters_or_new_ones_and_no_mixture() -> None:
+    fbsp, done = FBSP(64).requires_grad_(False), threading.Event()
+    values = [torch.full_like(fbsp.m, value) for value in (0.0, 1.0)]
+    allowed = [fbsp_module.filters(m, fbsp.fb, fbsp.fc, 64) for m in values]
+
+    def look() -> int:
+        looks = 0
+        while not done.is_set():
+            assert any(torch.equal(fbsp.kernel(), kernel) for kernel in allowed)
+            looks += 1
+        return looks
+
+    with ThreadPoolExecutor(3) as pool:
+        readers = [pool.submit(look) for _ in range(3)]
+        for i in range(100):
+            fbsp.m.data = values[i % 2]
+        done.set()
+        assert all(reader.result() for reader in readers)
+    assert torch.equal(fbsp.kernel(), allowed[1])
 
 
 def test_frozen_filters_are_kept_even_where_gradients_are_recorded(computed: list[int]) -> None:

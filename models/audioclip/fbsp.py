@@ -52,7 +52,8 @@ class FBSP(nn.Module):
         with torch.inference_mode(False), torch.no_grad():
             values = torch.stack([self.m, self.fb, self.fc])
             kept = self._kept.get(values.device)
-            if kept is None or not torch.equal(kept[0], values):
+            # `equal` looks past the precision: filters of another one would not multiply.
+            if kept is None or kept[0].dtype != values.dtype or not torch.equal(kept[0], values):
                 kept = values, filters(values[0], values[1], values[2], self.n_fft)
                 self._kept[values.device] = kept
         return kept[1]
