@@ -38,9 +38,10 @@ def save_curves(path: Path, rows: Sequence[Mapping[str, str]], title: str) -> No
     left.plot(steps, losses, color="0.8", linewidth=0.8)
     left.plot(steps, smooth(losses), color="tab:red", linewidth=1.6)
     left.set(xlabel="step", ylabel="loss", title=title)
-    steps, scores = column(rows, "val_miou")
-    right.plot(steps, scores, "o-", color="tab:blue", markersize=3)
-    right.set(xlabel="step", ylabel="mIoU on val (per-image)", ylim=(0, 1))
+    for name, label in (("val_miou", "mIoU, per-image"), ("val_miou_plus", "mIoU+, frames with truth")):
+        right.plot(*column(rows, name), "o-", markersize=3, label=label)
+    right.set(xlabel="step", title="validation", ylim=(0, 1))
+    right.legend()
     for axes in (left, right):
         axes.grid(visible=True, alpha=0.3)
     picture = io.BytesIO()

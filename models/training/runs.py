@@ -31,14 +31,14 @@ from models.training.recipes import Recipe
 from models.training.step import Learner
 from models.weights import replace_text
 
-COLUMNS = ("step", "epoch", "loss", "rate", "val_miou", "val_f", "seconds")
+COLUMNS = ("step", "epoch", "loss", "rate", "val_miou", "val_miou_plus", "val_f", "seconds")
 # Whose tensors lie beside the optimiser's: the random generators' and the hints' names begin with these.
 RANDOM, HINTS = "random.", "hints."
 
 
 @dataclass
 class Progress:
-    """How far a run is: `step` steps are done; `best` is the validation mIoU of `best.safetensors`."""
+    """How far a run is: `step` steps are done; `best` is the validation score of `best.safetensors`."""
 
     step: int = 0
     best: float = -1.0

@@ -131,8 +131,8 @@ class Training:
         module.eval()
         scores = judged(network, self.validation, self.recipe, self.fabric)
         module.train()
-        if self.leads and scores["mIoU"] > progress.best:
-            progress.best, progress.best_step = scores["mIoU"], progress.step
+        if self.leads and scores[self.recipe.best] > progress.best:
+            progress.best, progress.best_step = scores[self.recipe.best], progress.step
             self.run.keep("best", network, progress)
         return {"val_miou": scores["mIoU"], "val_f": scores["F"], "val_miou_plus": scores["mIoU+"]}
 
