@@ -13,7 +13,7 @@ from service import records
 from service.errors import KINDS, FieldError, Refusal, headers_of, problem_document, too_large
 from service.schemas import Problem
 
-OFFLINE = {model_errors.DatasetInvalid, model_errors.TrainingDiverged}  # of the trainer: no request meets them
+OFFLINE = {model_errors.DatasetInvalid, model_errors.TrainingDiverged}  # no request meets them
 CLASSES = [
     found
     for module in (model_errors, records)
