@@ -10,6 +10,7 @@ A file is there whole or not at all: it is written elsewhere and moved. Keys are
 from __future__ import annotations
 
 import errno
+import random
 import re
 import shutil
 import threading
@@ -58,13 +59,14 @@ class Storage:
         if self.folder is None:
             self.fs.put_file(str(path), target)
             return
-        for _ in range(100):  # a sweeper may remove the folder as soon as it is made
+        for _ in range(1000):  # a sweeper may remove the folder as soon as it is made
             Path(target).parent.mkdir(parents=True, exist_ok=True)
             try:
                 self._move(path, Path(target))
             except FileNotFoundError:
                 if not path.exists():
                     raise
+                time.sleep(random.uniform(0, 0.001))  # out of step with a sweeper that is at it as often
             else:
                 return
         raise FileNotFoundError(f"The storage folder of {key} disappears as it is made.")
