@@ -171,7 +171,7 @@ def test_the_published_layout_fits_the_network_key_for_key() -> None:
     counters = {
         key: torch.zeros((), dtype=torch.int64) for key in state if key.endswith("num_batches_tracked")
     }
-    state |= counters
+    state |= dict.fromkeys(counted, torch.zeros((), dtype=torch.int64))
     with torch.device("meta"):
         network = clap.build(name)
     check_fit(network, RULES["clap"].apply(state), name)
