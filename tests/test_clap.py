@@ -168,10 +168,8 @@ def test_the_published_layout_fits_the_network_key_for_key() -> None:
     published = json.loads(MANIFEST.read_text())[name]
     state = {key: torch.zeros(shape) for key, shape in published.items()}
     state |= {"text_branch.embeddings.position_ids": torch.zeros(1)}
-    counters = {
-        key: torch.zeros((), dtype=torch.int64) for key in state if key.endswith("num_batches_tracked")
-    }
-    state |= dict.fromkeys(counted, torch.zeros((), dtype=torch.int64))
+    counters = [key for key in state if key.endswith("num_batches_tracked")]
+    state |= dict.fromkeys(counters, torch.zeros((), dtype=torch.int64))
     with torch.device("meta"):
         network = clap.build(name)
     check_fit(network, RULES["clap"].apply(state), name)
