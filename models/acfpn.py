@@ -192,19 +192,29 @@ class Head(nn.Module):
 def load_acfpn(path: Path, config: AcFpnConfig | None = None, fusion: FusionName | None = None) -> ACFPN:
     """A network from our file or the authors' checkpoint. A file that describes its sizes is believed; else
     they are `config`'s. Its fusion is read from the file, unless given.
+    """
+    state = AC_FPN.apply(read_checkpoint(path))
+    with torch.device("meta"):  # no time goes into random numbers that the file replaces
+        network = ACFPN(config_of(path, state, config, fusion)).to_empty(device="cpu")
+    load_into(network, state, path.name)
+    return network.eval()
+
+
+def config_of(
+    path: Path,
+    state: Mapping[str, Tensor],
+    config: AcFpnConfig | None = None,
+    fusion: FusionName | None = None,
+) -> AcFpnConfig:
+    """What network the tensors of a file are: as its metadata says, else `config` with the fusion that fits.
 
     Fusions that widen the top alike cannot be told apart by shape; a file that does not say which it is, as
     the authors' do not, is taken for the first of them in `FUSIONS`.
     """
-    state = AC_FPN.apply(read_checkpoint(path))
     told = metadata(path) if path.suffix == ".safetensors" else {}
     config = described(told.get("config"), path) or config or AcFpnConfig()
     fusion = fusion or named(told.get("fusion"), path) or guessed(state, config, path)
-    config = replace_in(config, fusion=fusion)
-    with torch.device("meta"):  # no time goes into random numbers that the file replaces
-        network = ACFPN(config).to_empty(device="cpu")
-    load_into(network, state, path.name)
-    return network.eval()
+    return replace_in(config, fusion=fusion)
 
 
 def described(sizes: str | None, path: Path) -> AcFpnConfig | None:

@@ -102,7 +102,7 @@ def read_checkpoint(path: Path) -> State:
     except pickle.UnpicklingError as error:
         raise WeightsInvalid(_refusal(path, str(error))) from error
     except (OSError, RuntimeError, EOFError, LookupError, ValueError, AttributeError, TypeError) as error:
-        raise WeightsInvalid(f"{path.name} is corrupt or no checkpoint: {type(error).__name__}.") from error
+        raise WeightsInvalid(f"{path.name} is empty, corrupt or no checkpoint of PyTorch.") from error
     state = _tensors(content)
     if not state:
         raise WeightsInvalid(f"{path.name} holds no tensors under any of the names that we know.")

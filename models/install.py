@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Where `build(name)` makes the network that imported tensors must fit, key for key and shape for shape.
-# AC-FPN is checked when it loads: its shapes depend on the fusion it was trained with.
+# AC-FPN is not here: its shapes depend on the fusion it was trained with, hence on the file.
 BUILDERS: Mapping[str, str] = MappingProxyType(
     {
         "audioclip": "models.audioclip",
@@ -160,13 +160,18 @@ def _convert(importer: str, name: str, source: Path, target: Path) -> None:
     state = read_checkpoint(source)
     if source.suffix != ".safetensors" or metadata(source).get("earshot") != name:
         state = RULES[importer].apply(state)
-    if importer in BUILDERS:
-        with torch.device("meta"):  # names and shapes, no memory
+    described: dict[str, str] = {}
+    with torch.device("meta"):  # names and shapes, no memory
+        if importer in BUILDERS:
             network = importlib.import_module(BUILDERS[importer]).build(name)
-        check_fit(network, state, source.name)
-    write_safetensors(
-        target, state, {"earshot": name, "source": source.name, "source_sha256": digest(source)}
-    )
+        else:
+            acfpn = importlib.import_module("models.acfpn")
+            config = acfpn.config_of(source, state)
+            network = acfpn.ACFPN(config)
+            described = {"config": acfpn.CONFIG.dump_json(config).decode(), "fusion": config.fusion}
+    check_fit(network, state, source.name)
+    origin = {"earshot": name, "source": source.name, "source_sha256": digest(source)}
+    write_safetensors(target, state, origin | described)
 
 
 def _record(weights: Weights, name: str, target: Path, weight: Weight, source: Path) -> None:

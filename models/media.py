@@ -218,7 +218,7 @@ def summary_of_images(images: Sequence[Source], limits: Limits) -> Summary:
 
 def main(arguments: Sequence[str]) -> int:
     """Print a clip's summary, then each window's facts, as JSON lines."""
-    if len(arguments) != 1:
+    if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
         sys.stderr.write("Give the path of one clip: python -m models.media CLIP\n")
         return 2
     media = Media(video=Path(arguments[0]))

@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None, folder: Path = DEFAULT_FOLDER) -> in
         return command(arguments, Weights(arguments.folder))
     except EarshotError as error:
         _say(str(error), sys.stderr)
+    except BrokenPipeError:
+        return FAILED  # the reader, `head` for one, has seen enough
     except OSError as error:
         _say(f"{error.filename or 'The weights folder'} cannot be used: {error.strerror}.", sys.stderr)
     except KeyboardInterrupt:
@@ -110,7 +112,7 @@ def _import(arguments: argparse.Namespace, weights: Weights) -> int:
 
 
 def _say(line: str, stream: TextIO | None = None) -> None:
-    (stream or sys.stdout).write(line + "\n")
+    print(line, file=stream or sys.stdout, flush=True)
 
 
 if __name__ == "__main__":

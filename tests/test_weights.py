@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 from models import download as downloading
+from models.acfpn import ACFPN, CONFIG, AcFpnConfig, load_acfpn
 from models.checkpoints import Rules, load_into, read_checkpoint, write_safetensors
 from models.errors import WeightsInvalid, WeightsMissing
 from models.install import fetch, import_checkpoint, install_trained, verify
@@ -372,22 +373,36 @@ def test_a_safetensors_file_cut_short_is_refused(weights: Weights) -> None:
             import_checkpoint(weights, "ac-fpn", path)
 
 
-def test_import_folds_the_aliases_of_the_authors_and_writes_each_tensor_once(
+def small_acfpn(path: Path, **instead: torch.Tensor) -> Path:
+    """A file of a small AC-FPN that says its sizes, with one of the authors' aliases."""
+    config = AcFpnConfig.tiny("audio-only")
+    state = ACFPN(config).state_dict()
+    state["audio_encoder.fc.weight"] = state["aclp.audio.fc.weight"].clone()
+    told = {"config": CONFIG.dump_json(config).decode(), "fusion": "audio-only"}
+    save_file(state | instead, path, told)
+    return path
+
+
+def test_import_folds_the_aliases_of_the_authors_and_keeps_what_the_file_says_of_itself(
     weights: Weights, tmp_path: Path
 ) -> None:
-    source = tmp_path / "authors.pth"
-    towers = {"aclp.visual.conv": torch.randn(3), "aclp.audio.fbsp.bias": torch.empty(0)}
-    doubles = {"visual_encoder.conv": towers["aclp.visual.conv"], "audio_encoder.fbsp.bias": torch.empty(0)}
-    torch.save(towers | doubles | {"neck.weight": torch.ones(2)}, source)
-    path = import_checkpoint(weights, "ac-fpn", source)
+    path = import_checkpoint(weights, "ac-fpn", small_acfpn(tmp_path / "authors.safetensors"))
     state = read_checkpoint(path)
-    assert set(state) == {"aclp.visual.conv", "aclp.audio.fbsp.bias", "neck.weight"}
-    assert state["aclp.audio.fbsp.bias"].shape == (0,)
-    assert weights.path("ac-fpn") == path
-    torch.save(towers | {"visual_encoder.conv": torch.zeros(3)}, source)
-    with pytest.raises(WeightsInvalid, match=r"two different tensors for aclp\.visual\.conv"):
-        import_checkpoint(weights, "ac-fpn", source)
+    assert "aclp.audio.fc.weight" in state
+    assert not any(key.startswith("audio_encoder.") for key in state)
+    assert load_acfpn(weights.path("ac-fpn")).config == AcFpnConfig.tiny("audio-only")
+    other = small_acfpn(tmp_path / "other.safetensors", **{"audio_encoder.fc.weight": torch.zeros(1)})
+    with pytest.raises(WeightsInvalid, match=r"two different tensors for aclp\.audio\.fc\.weight"):
+        import_checkpoint(weights, "ac-fpn", other)
     assert set(read_checkpoint(path)) == set(state), "a failed import changed the installed file"
+
+
+def test_import_refuses_tensors_that_are_no_acfpn(weights: Weights, tmp_path: Path) -> None:
+    source = tmp_path / "junk.pth"
+    torch.save({"a": torch.zeros(2)}, source)
+    with pytest.raises(WeightsInvalid, match=r"neck\.lateral_convs\.3\.weight is missing"):
+        import_checkpoint(weights, "ac-fpn", source)
+    assert left_over(weights) == set()
 
 
 def test_another_file_than_the_published_one_needs_trust(weights: Weights, tmp_path: Path) -> None:
@@ -434,8 +449,7 @@ def test_shared_parameters_are_written_once_and_loaded_everywhere(tmp_path: Path
 
 
 def test_the_commands(weights: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = tmp_path / "mine.safetensors"
-    save_file({"a": torch.ones(3)}, source)
+    source = small_acfpn(tmp_path / "mine.safetensors")
     folder = ["--folder", str(weights.folder)]
     assert main([*folder, "import", "ac-fpn", str(source)]) == 0
     assert main([*folder, "verify"]) == 0
