@@ -1,0 +1,1 @@
+"""The shipped tiny family learns here: one loop, and one file a network."""
