@@ -276,12 +276,26 @@ def test_a_source_out_of_view_is_of_no_class_in_view() -> None:
         assert list(TIMBRES)[offscreen.timbre] not in {KINDS[thing.kind].timbre for thing in scene.things}
 
 
-def test_swap_plays_and_lights_the_next_clip_of_the_family() -> None:
-    plain, swapped = SynthAVS("test", 9), SynthAVS("test", 9, probe="swap")
-    for index, other in ((0, 1), (1, 2), (2, 0), (5, 3)):
-        assert np.array_equal(swapped[index].audio, plain[other].audio)
-        assert np.array_equal(swapped[index].truth, plain[other].truth)
-        assert np.array_equal(swapped[index].frames, plain[index].frames)
+def test_swap_pairs_the_pictures_with_sounds_that_no_plain_clip_has() -> None:
+    plain, swapped = SynthAVS("test", 30), SynthAVS("test", 30, probe="swap")
+    heard = {plain[index].audio.tobytes() for index in range(30)}
+    for index in range(30):
+        clip = swapped[index]
+        assert np.array_equal(clip.frames, plain[index].frames)
+        assert clip.audio.tobytes() not in heard and not clip.negative
+        assert digest(clip) == digest(SynthAVS("test", 30, probe="swap")[index])
+        things = zip(swapped.scene(index).things, plain.scene(index).things, strict=True)
+        assert all(new.voice.timbre == old.voice.timbre and new.voice != old.voice for new, old in things)
+
+
+def test_swap_lights_other_things_as_often_as_the_plain_split_lights_its_own() -> None:
+    """So an ideal listener scores the same on both, and who repeats its plain answer scores little."""
+    plain, swapped = SynthAVS("test", 600), SynthAVS("test", 600, probe="swap")
+    own, other = ([clips.track(index).on for index in range(600)] for clips in (plain, swapped))
+    seconds = [sum(on.any(axis=0).sum() for on in tracks) / 3000 for tracks in (own, other)]
+    assert seconds[0] == pytest.approx(seconds[1], abs=0.02)
+    both = sum((new & old).any(axis=0).sum() for new, old in zip(other, own, strict=True)) / 3000
+    assert both < 0.25 * seconds[1]
 
 
 def test_time_shift_delays_what_is_heard_and_its_truth_alike() -> None:
@@ -342,8 +356,6 @@ def test_unknown_splits_and_probes_are_refused() -> None:
         SynthAVS("exam")
     with pytest.raises(InvalidOption, match="SynthAVS has no probe 'taste'"):
         SynthAVS("test", probe="taste")
-    with pytest.raises(InvalidOption, match="two tracks"):
-        SynthAVS("test", probe="swap", config=SynthConfig(tracks=1))
 
 
 # Video and the contact sheet

@@ -11,9 +11,10 @@ Two rules keep the truth decidable by ear:
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -157,6 +158,24 @@ def compose(config: SynthConfig, rng: RandomState) -> Scene:
     patterns = _deal(config, rng, shown)
     tracks = [_track(config, rng, on, unseen) for on in patterns]
     return Scene(tuple(things), _backdrop(rng), tuple(tracks))
+
+
+def sounded_anew(config: SynthConfig, scene: Scene, rng: RandomState) -> Scene:
+    """The same pictures with other sounds: voices, tracks and noise are drawn again, as `compose` draws them.
+
+    Which of the new tracks takes the place of which old one is chosen so that as few things as possible go on
+    sounding in a second: a mask that follows has to move.
+    """
+    kinds = [thing.kind for thing in scene.things]
+    unseen = [kind for kind in range(len(KINDS)) if kind not in kinds]
+    things = tuple(replace(thing, voice=_voice(config, rng, thing.kind)) for thing in scene.things)
+    tracks = [_track(config, rng, on, unseen) for on in _deal(config, rng, kinds)]
+    orders = itertools.permutations(tracks)
+    moved = min(
+        orders,
+        key=lambda order: sum((new.on & old.on).sum() for new, old in zip(order, scene.tracks, strict=True)),
+    )
+    return Scene(things, scene.backdrop, moved)
 
 
 def _shares(config: SynthConfig, rng: RandomState, count: int) -> list[float]:

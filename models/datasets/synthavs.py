@@ -17,12 +17,13 @@ from models.datasets.clip import Clip, Clips, Mask, Pixels
 from models.datasets.drawing import draw
 from models.datasets.kinds import KINDS
 from models.datasets.mixing import mix
-from models.datasets.scenes import Scene, SynthConfig, Track, compose
+from models.datasets.scenes import Scene, SynthConfig, Track, compose, sounded_anew
 from models.datasets.timbres import TIMBRES
 from models.datasets.views import Composite
 from models.errors import InvalidOption
 
 SPLITS = {"train": 24_000, "val": 240, "test": 600}  # clips
+ANEW = 1  # marks the seeds from which the probe "swap" draws sounds for pictures that have some already
 SHIFT = 2  # seconds by which the probe "time-shift" delays the sound
 
 CLASS_OF_TIMBRE = {kind.timbre: number for number, kind in enumerate(KINDS)}
@@ -46,7 +47,7 @@ PROBES = {
     "silence": Probe("Digital silence: does it stay silent too?", negative=True),
     "noise": Probe("Noise alone: is any sound enough for it?", negative=True),
     "offscreen": Probe("Only a class that is not in view: does it notice?", negative=True),
-    "swap": Probe("The sound of the next clip of the family: does the mask follow?"),
+    "swap": Probe("Another deal of sounds to the same things: does the mask follow?"),
     "time-shift": Probe("The sound two seconds late: does each frame get its own second?"),
     "distractor": Probe(
         "One class sounds among four objects: does it choose?",
@@ -81,8 +82,6 @@ class SynthAVS:
             raise InvalidOption(f"SynthAVS has no split {split!r}; it has {', '.join(SPLITS)}.")
         if probe is not None and probe not in PROBES:
             raise InvalidOption(f"SynthAVS has no probe {probe!r}; it has {', '.join(PROBES)}.")
-        if probe == "swap" and config.tracks < 2:
-            raise InvalidOption("The probe 'swap' needs scenes with two tracks or more.")
         self.split, self.probe, self.seed = split, probe, seed
         self.clips = SPLITS[split] if clips is None else clips
         self.config = replace(config, **(PROBES[probe].config if probe else {}))
@@ -121,18 +120,18 @@ class SynthAVS:
 
     def scene(self, index: int) -> Scene:
         """The scene behind a clip."""
-        family = index // self.config.tracks
-        return compose(self.config, RandomState([self.seed, self._number, family]))
+        place = [self.seed, self._number, index // self.config.tracks]
+        scene = compose(self.config, RandomState(place))
+        if self.probe == "swap":
+            return sounded_anew(self.config, scene, RandomState([*place, ANEW]))
+        return scene
 
     def track(self, index: int) -> Track:
         """What is heard in a clip."""
         return self._heard(self.scene(index), index)
 
     def _heard(self, scene: Scene, index: int) -> Track:
-        number, tracks = index % self.config.tracks, scene.tracks
-        if self.probe == "swap":
-            return tracks[(number + 1) % len(tracks)]
-        return _altered(tracks[number], self.probe)
+        return _altered(scene.tracks[index % self.config.tracks], self.probe)
 
     def categories(self, index: int) -> frozenset[str]:
         """Names of the classes in view or heard in a clip, without drawing it."""
