@@ -19,7 +19,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from models.strategies import Strategy
-from service import job_routes, meta_routes, routes
+from service import job_routes, meta_routes, pages, routes
 from service.auth import Keys, RateLimit
 from service.clips import ClipStore
 from service.decoding import Sandbox
@@ -61,6 +61,9 @@ def create_app(
         app.include_router(router, prefix="/v1")
         app.include_router(router, include_in_schema=False)
     app.include_router(meta_routes.bare)
+    app.include_router(pages.router)
+    app.mount("/playground", pages.Files(directory=pages.PLAYGROUND))
+    app.mount("/samples", pages.Files(directory=pages.SAMPLES))
     app.add_middleware(RequestScope, metrics=metrics)
     app.openapi = partial(describe, app)  # type: ignore[method-assign]
     return app

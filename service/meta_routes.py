@@ -17,7 +17,7 @@ from service.health import unready
 from service.openapi import problem_answer, problems, streamed
 from service.options import adapter_of, params_schema
 from service.problems import AsciiJSONResponse, problem_response
-from service.schemas import Health, ModelPage, Readiness, StrategyPage, Welcome
+from service.schemas import Health, ModelPage, Readiness, StrategyPage
 from service.settings import Settings
 
 router = APIRouter(tags=["service"])
@@ -138,10 +138,3 @@ async def metrics(request: Request) -> Response:
     await desk.health.refresh()
     text = await run_sync(desk.metrics.expose, limiter=desk.health.threads)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
-
-
-@bare.get("/", summary="Where to go from here", operation_id="welcome", response_model=Welcome)
-async def welcome() -> Response:
-    """Addresses."""
-    addresses = {"docs": "/docs", "openapi": "/openapi.json", "strategies": "/v1/strategies"}
-    return AsciiJSONResponse({"name": "Earshot", **addresses})

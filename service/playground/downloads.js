@@ -1,0 +1,36 @@
+// A finished take in each of its forms. Fetched by script, because a plain link cannot carry a key.
+
+import { announce, el, icon } from "./dom.js";
+
+const FORMS = [
+  ["mp4", "Overlay", "overlay.mp4"],
+  ["zip", "PNG masks", "masks.zip"],
+  ["json", "RLE JSON", "result.json"],
+  ["coco", "COCO", "coco.json"],
+];
+
+export function downloadButtons(api, take, fail) {
+  const ready = take && take.status === "succeeded";
+  return FORMS.map(([format, title, fileName]) => {
+    const button = el("button", { type: "button", class: "chip", disabled: !ready }, icon("down"), title);
+    button.addEventListener("click", async () => {
+      button.disabled = true;
+      button.lastChild.textContent = format === "mp4" ? "Making it…" : "Fetching…";
+      try {
+        save(await api.result(take.job, format), `${take.clip.name}-${take.strategy}-${fileName}`);
+        announce(`${title} saved.`);
+      } catch (problem) {
+        fail(problem);
+      }
+      button.lastChild.textContent = title;
+      button.disabled = false;
+    });
+    return button;
+  });
+}
+
+function save(blob, fileName) {
+  const address = URL.createObjectURL(blob);
+  el("a", { href: address, download: fileName }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+}

@@ -1,0 +1,78 @@
+// The queue and the jobs, read again every two seconds while they are looked at.
+
+import { FINAL } from "./api.js";
+import { $, el, icon } from "./dom.js";
+
+const EVERY = 2000;
+
+export class Jobs {
+  constructor(api) {
+    this.api = api;
+    this.dialog = $("jobs");
+    this.body = el("div", { class: "drawer-body" });
+    this.dialog.append(
+      el("header", { class: "drawer-head" }, el("h2", { id: "jobs-title" }, "Jobs"),
+        el("button", { type: "button", class: "bare", "aria-label": "Close", onclick: () => this.dialog.close() }, icon("close"))),
+      this.body,
+    );
+    this.dialog.addEventListener("close", () => clearTimeout(this.timer));
+    this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
+  }
+
+  async open() {
+    this.dialog.showModal();
+    await this.refresh();
+  }
+
+  async refresh() {
+    clearTimeout(this.timer);
+    try {
+      const page = await this.api.json("GET", "/v1/jobs?limit=40");
+      this.show(page.data);
+    } catch (problem) {
+      this.body.replaceChildren(el("p", { class: "empty" }, problem.message));
+    }
+    if (this.dialog.open) this.timer = setTimeout(() => this.refresh(), EVERY);
+  }
+
+  show(jobs) {
+    const waiting = jobs.filter((job) => job.status === "queued").length;
+    const running = jobs.filter((job) => job.status === "running").length;
+    const focus = document.activeElement && document.activeElement.dataset.act;
+    this.body.replaceChildren(
+      el("p", { class: "tally" }, el("b", {}, String(running)), " running", el("b", {}, String(waiting)), " waiting",
+        el("b", {}, String(jobs.length - running - waiting)), " finished"),
+      jobs.length ? el("ul", { class: "job-list" }, jobs.map((job) => this.row(job)))
+        : el("p", { class: "empty" }, "No jobs yet. What you run, here or with curl, appears in this list."),
+    );
+    const again = focus && this.body.querySelector(`[data-act="${CSS.escape(focus)}"]`);
+    if (again) again.focus();
+  }
+
+  row(job) {
+    const done = job.progress.frames_total ? job.progress.frames_done / job.progress.frames_total : 0;
+    const bar = el("i", { class: "job-bar" });
+    bar.style.setProperty("--done", `${Math.round(100 * done)}%`);
+    const act = (name, method, path) => el("button", {
+      type: "button", class: "chip", "data-act": `${name}-${job.id}`, "aria-label": `${name} job ${job.id.slice(0, 8)}`,
+      onclick: async () => {
+        await this.api.json(method, path).catch(() => null);
+        this.refresh();
+      },
+    }, name);
+    return el("li", { class: `job ${job.status}` },
+      el("span", { class: "job-status" }, job.status),
+      el("span", { class: "job-name" }, el("b", {}, job.strategy), el("small", {}, `${job.id.slice(0, 8)} · ${ago(job.created_at)}`)),
+      el("span", { class: "job-frames" }, job.queue_position !== null && job.status === "queued" ? `place ${job.queue_position + 1}` : `${job.progress.frames_done} of ${job.progress.frames_total} frames`),
+      FINAL.has(job.status) ? act("Delete", "DELETE", `/v1/jobs/${job.id}`) : act("Cancel", "POST", `/v1/jobs/${job.id}/cancel`),
+      job.error ? el("p", { class: "job-error" }, job.error.detail) : null,
+      job.status === "running" ? bar : null);
+  }
+}
+
+function ago(moment) {
+  const seconds = Math.max(0, (Date.now() - Date.parse(moment)) / 1000);
+  if (seconds < 60) return "just now";
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+  return `${Math.floor(seconds / 3600)} h ago`;
+}

@@ -1,0 +1,39 @@
+// What a refusal means for the person in front of the page, and what to do about it.
+
+import { el, icon } from "./dom.js";
+
+const WHAT_TO_DO = {
+  unreachable: "Start it again with make serve. This page goes on by itself as soon as it answers.",
+  unauthorized: "Enter your key; it stays in this tab.",
+  unsupported_media: "Choose a video that plays: MP4, WebM, MOV, MKV. A file is judged by its content, not by its name.",
+  undecodable_media: "The file may be cut off or empty. Export or download it again, and try that.",
+  media_too_large: "Cut the clip, or set start and end under Sampling and output.",
+  weights_missing: "Run the command above where the service runs, or choose a method that is ready.",
+  weights_invalid: "Run the command above where the service runs, or choose a method that is ready.",
+  invalid_option: "Change the option that is named, and run again.",
+  expired: "Results are kept for a day. Run it again.",
+  not_found: "It was deleted, perhaps in another window. Run it again.",
+  job_canceled: "It was stopped, perhaps in another window. Run it again.",
+  deadline_passed: "Give it a longer deadline, or run it when the queue is shorter.",
+  queue_full: "Many clips are waiting. Try again in a few seconds.",
+  rate_limited: "Wait a moment, then run it again.",
+  quota_exceeded: "Wait until your other jobs are done, or cancel some under Jobs.",
+  not_ready: "The service is starting. Try again in a few seconds.",
+  out_of_device_memory: "Take fewer frames for each second, or a smaller clip.",
+  worker_lost: "Something in this clip stops the workers. Try another clip, and report this one.",
+  malformed_request: "The file may be empty. Choose another one.",
+};
+
+export function problemCard(problem, { retry, dismiss }) {
+  const hint = WHAT_TO_DO[problem.code] || (problem.retryable ? "Try again in a moment." : "Change what is named above, and run again.");
+  return el("div", { class: "problem", role: "alert" },
+    icon("warn"),
+    el("h3", {}, problem.title || "Something went wrong"),
+    el("p", {}, problem.detail),
+    el("p", { class: "hint" }, hint),
+    el("div", { class: "row" },
+      retry && el("button", { type: "button", class: "primary", onclick: retry }, "Try again"),
+      dismiss && el("button", { type: "button", class: "ghost", onclick: dismiss }, "Dismiss")),
+    problem.request_id ? el("p", { class: "trace" }, `${problem.code} · request ${problem.request_id}`) : null,
+  );
+}
