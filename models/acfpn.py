@@ -17,13 +17,13 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from models.audioclip import AudioCLIP, AudioCLIPConfig
 from models.audioclip.audio import AudioScale
 from models.audioclip.image import STRIDE
-from models.checkpoints import load_into, read_checkpoint
+from models.checkpoints import described, load_into, read_checkpoint
 from models.errors import WeightsInvalid
 from models.key_rules import AC_FPN
 from models.weights import Weights, metadata
@@ -212,17 +212,14 @@ def config_of(
     the authors' do not, is taken for the first of them in `FUSIONS`.
     """
     told = metadata(path) if path.suffix == ".safetensors" else {}
-    config = described(told.get("config"), path) or config or AcFpnConfig()
+    config = described(path, CONFIG) or config or AcFpnConfig()
     fusion = fusion or named(told.get("fusion"), path) or guessed(state, config, path)
     return replace_in(config, fusion=fusion)
 
 
-def described(sizes: str | None, path: Path) -> AcFpnConfig | None:
-    """The network that a file's metadata describes."""
-    try:
-        return None if sizes is None else CONFIG.validate_json(sizes)
-    except ValidationError as problem:
-        raise WeightsInvalid(f"{path.name} describes a network that this version does not know.") from problem
+def metadata_of(config: AcFpnConfig) -> dict[str, str]:
+    """What a file of weights says of itself."""
+    return {"fusion": config.fusion, "config": CONFIG.dump_json(config).decode()}
 
 
 def named(fusion: str | None, path: Path) -> FusionName | None:

@@ -16,15 +16,19 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.errors import WeightsInvalid, WeightsMissing
+from models.weights import metadata
 
 State = dict[str, Tensor]
+Config = TypeVar("Config")
 
 RECORDS = (
     "argparse.Namespace",
@@ -163,6 +167,15 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def described(path: Path, sizes: TypeAdapter[Config]) -> Config | None:
+    """The network that a file's metadata describes; None if it does not."""
+    told = metadata(path).get("config") if path.suffix == ".safetensors" else None
+    try:
+        return None if told is None else sizes.validate_json(told)
+    except ValidationError as problem:
+        raise WeightsInvalid(f"{path.name} describes a network that this version does not know.") from problem
 
 
 def weights_of(network: nn.Module) -> State:

@@ -20,14 +20,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Where `build(name)` makes the network that imported tensors must fit, key for key and shape for shape.
-# AC-FPN is not here: its shapes depend on the fusion it was trained with, hence on the file.
 BUILDERS: Mapping[str, str] = MappingProxyType(
     {
         "audioclip": "models.audioclip",
         "sam": "models.sam",
         "grounding-dino": "models.grounding_dino",
         "clap": "models.clap",
+        "vggish": "models.vggish",
     }
+)
+# Module and class of those whose shapes depend on how they were trained, hence on the file: `config_of` says
+# what it is, and `metadata_of` what the imported file will say of itself.
+TRAINED: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {"ac-fpn": ("models.acfpn", "ACFPN"), "tpavi": ("models.tpavi", "TPAVI")}
 )
 
 
@@ -165,10 +170,11 @@ def _convert(importer: str, name: str, source: Path, target: Path) -> None:
         if importer in BUILDERS:
             network = importlib.import_module(BUILDERS[importer]).build(name)
         else:
-            acfpn = importlib.import_module("models.acfpn")
-            config = acfpn.config_of(source, state)
-            network = acfpn.ACFPN(config)
-            described = {"config": acfpn.CONFIG.dump_json(config).decode(), "fusion": config.fusion}
+            name_of_module, class_of_network = TRAINED[importer]
+            module = importlib.import_module(name_of_module)
+            config = module.config_of(source, state)
+            network = getattr(module, class_of_network)(config)
+            described = module.metadata_of(config)
     check_fit(network, state, source.name)
     origin = {"earshot": name, "source": source.name, "source_sha256": digest(source)}
     write_safetensors(target, state, origin | described)

@@ -170,10 +170,15 @@ AC_FPN = Rules(
     ),
 )
 
+TPAVI = Rules()  # our names are its authors'
+VGGISH = Rules()
+
 RULES: Mapping[str, Rules] = MappingProxyType(
     {
         "audioclip": Rules(),
         "ac-fpn": AC_FPN,
+        "tpavi": TPAVI,
+        "vggish": VGGISH,
         "sam": SAM,
         "grounding-dino": GROUNDING_DINO,
         "clap": CLAP,

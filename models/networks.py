@@ -21,6 +21,8 @@ MODULES: Mapping[str, str] = MappingProxyType(
     {
         "audioclip": "models.audioclip",
         "ac-fpn": "models.acfpn",
+        "tpavi": "models.tpavi",
+        "vggish": "models.vggish",
         "sam": "models.sam",
         "grounding-dino": "models.grounding_dino",
         "clap": "models.clap",

@@ -33,6 +33,7 @@ HEADER_LIMIT = 100 << 20  # bytes; safetensors' own limit on its JSON header
 AUDIOCLIP = "https://github.com/AndreyGuzhov/AudioCLIP/releases/download/v0.1"
 SAM = "https://dl.fbaipublicfiles.com/segment_anything"
 DINO = "https://github.com/IDEA-Research/GroundingDINO/releases/download"
+VGGISH = "https://github.com/harritaylor/torchvggish/releases/download/v0.1"
 HUB = "https://huggingface.co"
 
 
@@ -90,6 +91,24 @@ WEIGHTS: Mapping[str, Weight] = MappingProxyType(
             licence="Apache-2.0 for a file trained here; AudioCLIP's MIT applies to the towers inside",
             used_by=("ac-fpn",),
             importer="ac-fpn",
+        ),
+        "tpavi": Weight(
+            file="tpavi.pth",
+            url=None,  # trained here, or imported from a checkpoint of the authors' code
+            sha256=None,
+            bytes=410_000_000,
+            licence="Apache-2.0 for a file trained here; that of its backbone's first weights applies too",
+            used_by=("tpavi",),
+            importer="tpavi",
+        ),
+        "vggish": Weight(
+            file="vggish-10086976.pth",
+            url=f"{VGGISH}/vggish-10086976.pth",
+            sha256=None,  # only its beginning is published, in the name: the first download records the rest
+            bytes=289_000_000,
+            licence="Apache-2.0",
+            used_by=("vggish",),
+            importer="vggish",
         ),
         "sam-vit-h": _sam(
             "h", "4b8939", "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e", 2_564_550_879
@@ -162,6 +181,8 @@ NETWORKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "audioclip": ("audioclip",),
         "ac-fpn": ("ac-fpn",),
+        "tpavi": ("tpavi",),
+        "vggish": ("vggish",),
         "sam": ("sam-vit-h", "sam-vit-l", "sam-vit-b"),
         "grounding-dino": ("grounding-dino-swin-b", "grounding-dino-swin-t"),
         "clap": ("clap-630k-audioset-best",),

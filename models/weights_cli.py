@@ -90,7 +90,8 @@ def _show(name: str, weights: Weights, as_json: bool) -> None:
 
 
 def _fetch(arguments: argparse.Namespace, weights: Weights) -> int:
-    names = [name for name in NETWORKS if name != "ac-fpn"] if arguments.names == ["all"] else arguments.names
+    public = [network for network, (first, *_) in NETWORKS.items() if weights.registry[first].url]
+    names = public if arguments.names == ["all"] else arguments.names
     for name in names:
         path = fetch(weights, name, keep=arguments.keep)
         _say(f"{name}: {path}")

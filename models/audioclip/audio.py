@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.audioclip.fbsp import FBSP
+from models.resnet import EXPANSION, stage
 
 INT16_SCALE = 32_768.0  # what AudioCLIP's own training multiplied its waveforms in [-1, 1] by
 BANDS = 3
 SILENCE = 1e-18  # power, -180 dB: what an exact zero counts as
 BLACKMAN_HARRIS = (0.35875, 0.48829, 0.14128, 0.01168)
-EXPANSION = 4
 
 AudioScale = Literal["int16", "paper"]
 
@@ -59,13 +59,13 @@ class AudioTower(nn.Module):
         one, two, three, four = config.channels
         self.conv1 = nn.Conv2d(BANDS, config.planes, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(config.planes)
-        self.layer1 = stage(config, config.planes, 0)
+        self.layer1 = gated_stage(config, config.planes, 0)
         self.att1 = Gate(config.planes, one, (3, 1))
-        self.layer2 = stage(config, one, 1)
+        self.layer2 = gated_stage(config, one, 1)
         self.att2 = Gate(one, two, (1, 5))
-        self.layer3 = stage(config, two, 2)
+        self.layer3 = gated_stage(config, two, 2)
         self.att3 = Gate(two, three, (3, 1))
-        self.layer4 = stage(config, three, 3)
+        self.layer4 = gated_stage(config, three, 3)
         self.att4 = Gate(three, four, (1, 5))
         self.att5 = Gate(four, four, (3, 5))
         self.fc = nn.Linear(four, embed)
@@ -143,35 +143,12 @@ class Gate(nn.Module):
         return torch.sigmoid(self.bn(self.conv_point(self.conv_depth(pooled))))
 
 
-class Bottleneck(nn.Module):
-    """ResNeXt: 1x1, grouped 3x3 that takes the stride, 1x1."""
-
-    def __init__(self, config: AudioConfig, channels: int, planes: int, stride: int) -> None:
-        super().__init__()
-        inside, wide = planes * config.group_width // config.planes * config.groups, planes * EXPANSION
-        self.conv1 = nn.Conv2d(channels, inside, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(inside)
-        self.conv2 = nn.Conv2d(inside, inside, 3, stride, padding=1, groups=config.groups, bias=False)
-        self.bn2 = nn.BatchNorm2d(inside)
-        self.conv3 = nn.Conv2d(inside, wide, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(wide)
-        self.downsample: nn.Module = nn.Identity()
-        if stride > 1 or channels != wide:
-            shortcut = nn.Conv2d(channels, wide, 1, stride, bias=False)
-            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(wide))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = F.relu(self.bn2(self.conv2(y)))
-        return F.relu(self.bn3(self.conv3(y)) + self.downsample(x))
-
-
-def stage(config: AudioConfig, channels: int, level: int) -> nn.Sequential:
+def gated_stage(config: AudioConfig, channels: int, level: int) -> nn.Sequential:
     """The blocks of stage `level`: the first takes the stride, which every stage but the first has."""
     planes = config.planes * 2**level
-    first = Bottleneck(config, channels, planes, stride=1 if level == 0 else 2)
-    rest = [Bottleneck(config, planes * EXPANSION, planes, 1) for _ in range(config.layers[level] - 1)]
-    return nn.Sequential(first, *rest)
+    inside = planes * config.group_width // config.planes * config.groups
+    stride = 1 if level == 0 else 2
+    return stage(channels, planes, config.layers[level], stride, inside=inside, groups=config.groups)
 
 
 def blackman_harris(size: int) -> Tensor:

@@ -21,7 +21,9 @@ from tests.parity import (
     points,
     strategies,
     surgery,
+    tpavi,
     train_step,
+    vggish,
     visual,
 )
 from tests.parity.golden import DEFAULT, FileAbsent, FolderInvalid, Golden
@@ -39,6 +41,8 @@ GROUPS: Mapping[str, Callable[[Golden], Iterator[Row]]] = {
     "data": data.rows,
     "avss": avss.rows,
     "cavp": cavp.rows,
+    "vggish": vggish.rows,
+    "tpavi": tpavi.rows,
     "strategies": strategies.rows,
 }
 AGAIN = {"strategies"}  # groups without a file of their own: they compare arrays of others, used another way
