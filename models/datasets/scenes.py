@@ -194,7 +194,7 @@ def _place(config: SynthConfig, rng: RandomState, kind: int, share: float, other
     if config.texture == "held-out":
         texture = HELD_OUT_TEXTURES[rng.randint(len(HELD_OUT_TEXTURES))]
     tilt, spin = rng.uniform(-0.5, 0.5), rng.uniform(-0.25, 0.25)
-    colours, voice = _colours(rng), _voice(config, rng, kind)
+    colours, voice = _colours(rng), voice_of(config, rng, kind)
     best, least = None, math.inf
     for _ in range(PLACING_TRIES):
         x, y, heading, pace = rng.random_sample(4)
@@ -225,7 +225,7 @@ def _overlap(config: SynthConfig, one: Thing, other: Thing) -> float:
     return max(0.0, 0.9 * (one.radius + other.radius) - near)
 
 
-def _voice(config: SynthConfig, rng: RandomState, kind: int) -> Voice:
+def voice_of(config: SynthConfig, rng: RandomState, kind: int) -> Voice:
     """How one source sounds: everything but its timbre is drawn anew."""
     place, rhythm, loud = rng.random_sample(3)
     low, high = HELD_OUT_PITCH
@@ -283,7 +283,7 @@ def _track(config: SynthConfig, rng: RandomState, on: On, unseen: Sequence[int])
     """A sound track: what is dealt, perhaps a source out of view, and noise."""
     chance, level = rng.random_sample(2)
     kind = unseen[rng.randint(len(unseen))]
-    voice = _voice(config, rng, kind)
+    voice = voice_of(config, rng, kind)
     seconds = rng.random_sample(config.seconds) < 0.6
     seconds[rng.randint(config.seconds)] = True
     snr = config.snr[0] + level * (config.snr[1] - config.snr[0])

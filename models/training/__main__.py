@@ -19,7 +19,9 @@ from safetensors import SafetensorError
 from models.errors import EarshotError, InvalidOption
 from models.training import evaluate, tiny
 from models.training.batches import SYNTH
-from models.training.recipes import RECIPES, Recipe
+from models.training.family.loop import Habits
+from models.training.family.loop import train as train_task
+from models.training.recipes import RECIPES, Recipe, tiny_acfpn
 from models.training.starts import Files
 from models.training.train import Setup, Training
 from models.weights import DEFAULT_FOLDER, Weights
@@ -101,8 +103,13 @@ def run_train(options: argparse.Namespace) -> int:
 
 def run_tiny(options: argparse.Namespace) -> int:
     """Trains a shipped network from nothing, and installs it if asked to."""
-    recipe = changed(tiny.NETWORKS[options.network](), options)
-    path = Training(recipe, setup_of(options))()
+    setup = setup_of(options)
+    if options.network == tiny.ACFPN:
+        path = Training(changed(tiny_acfpn(), options), setup)()
+    else:
+        task = tiny.task(options.network, options.steps, options.seed or 0)
+        habits = Habits(setup.out, setup.device, setup.workers, setup.save_every, setup.resume)
+        path = train_task(task, habits)
     print(tiny.install(options.network, path) if options.install else path)
     return 0
 
