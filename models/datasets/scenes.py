@@ -168,7 +168,7 @@ def sounded_anew(config: SynthConfig, scene: Scene, rng: RandomState) -> Scene:
     """
     kinds = [thing.kind for thing in scene.things]
     unseen = [kind for kind in range(len(KINDS)) if kind not in kinds]
-    things = tuple(replace(thing, voice=_voice(config, rng, thing.kind)) for thing in scene.things)
+    things = tuple(replace(thing, voice=voice_of(config, rng, thing.kind)) for thing in scene.things)
     tracks = [_track(config, rng, on, unseen) for on in _deal(config, rng, kinds)]
     orders = itertools.permutations(tracks)
     moved = min(
