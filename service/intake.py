@@ -164,7 +164,8 @@ class Intake:
 
     def create(self, order: Order, options: JobOptions, clip: Clip) -> tuple[JobRecord, bool]:
         summary = Summary(**clip.summary)
-        windows = plan(summary, options.sampling, self.limits)
+        together = self.strategy(order.strategy).together
+        windows = plan(summary, options.sampling, self.limits, together)
         job = Job(
             id=order.job_id or uuid4().hex,
             tenant=order.tenant,

@@ -25,6 +25,7 @@ from models.training.arms import TrainedNetworks, settings, strategies_of
 from models.training.batches import SYNTH
 from models.training.benches import Bench, bench_of, probes_of
 from models.training.judging import Arm, Counted, Remembering, judge
+from models.training.runs import network_in
 from models.training.scores import NOTES, PROTOCOLS, ROBUST_PROBES, Protocol, Score, formulas, gate, scored
 from models.training.tables import Line, Report
 from models.weights import DEFAULT_FOLDER, Weights, replace_text
@@ -120,12 +121,13 @@ def run(options: argparse.Namespace) -> Report:
         raise InvalidOption("The gate needs SynthAVS and the protocol robust.")
     memory, networks = Remembering(), None
     weights = Weights(options.weights_dir)
+    trained = network_in(options.weights) if options.weights else None
     networks = (
         TrainedNetworks(options.device, weights, memory, options.weights)
         if options.weights
         else Networks(options.device, weights, memory)
     )
-    chosen, left_out = strategies_of(options.strategy, weights, bool(options.weights))
+    chosen, left_out = strategies_of(options.strategy, weights, trained)
     arms, labels = [], []
     for name, strategy in chosen.items():
         segmenter = import_module(strategy.module).build(networks)
@@ -177,7 +179,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change an option")
     root.add_argument("--sweep", action="append", default=[], metavar="KEY=A,B", help="a line a value")
     root.add_argument("--gate", action="store_true", help="exit with 1 unless AC-FPN hears; needs robust")
-    root.add_argument("--weights", type=Path, help="AC-FPN from a training run's file")
+    root.add_argument("--weights", type=Path, help="a network from a training run's file")
     root.add_argument("--weights-dir", type=Path, default=DEFAULT_FOLDER, help="installed weights")
     root.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     root.add_argument("--threads", type=int, help="of the processor")
