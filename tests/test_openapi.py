@@ -19,8 +19,8 @@ from schemathesis.specs.openapi.checks import (
 from service.app import create_app
 from service.redis_server import PrivateRedis
 from service.settings import Settings
+from tests.api import Api, finished, job_of
 from tests.clips import make_clip
-from tests.test_app import Api, finished, job_of
 
 CHECKS = (
     not_a_server_error,
