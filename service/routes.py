@@ -44,7 +44,9 @@ IdempotencyKey = Annotated[
         description="The same key and request within 24 hours give the same job.",
     ),
 ]
-ClientId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")]
+OwnName = Annotated[
+    str, Path(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$", description="A name that you choose.")
+]
 
 
 @router.post(
@@ -176,7 +178,7 @@ async def create_job(request: Request, idempotency_key: IdempotencyKey = None) -
 
 
 @router.put(
-    "/jobs/{client_id}",
+    "/jobs/{job_id}",
     tags=["jobs"],
     summary="Make a job under a name of your own",
     operation_id="put_job",
@@ -188,7 +190,7 @@ async def create_job(request: Request, idempotency_key: IdempotencyKey = None) -
     },
     openapi_extra=clip_body(strategy=True),
 )
-async def put_job(request: Request, client_id: ClientId) -> Response:
+async def put_job(request: Request, job_id: OwnName) -> Response:
     """Sent again, it finds the job it made; it can be read under this name too."""
     desk = desk_of(request)
     caller = await desk.admitted(request)
@@ -196,7 +198,7 @@ async def put_job(request: Request, client_id: ClientId) -> Response:
         desk,
         request,
         caller,
-        idempotency_key=f"\0{client_id}",  # no header can hold this one
-        job_id=job_id_of(caller.tenant, client_id),
+        idempotency_key=f"\0{job_id}",  # no header can hold this one
+        job_id=job_id_of(caller.tenant, job_id),
     )
     return job_response(record, 201 if created else 200, job_headers(record))
