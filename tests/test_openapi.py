@@ -3,7 +3,7 @@ forbids are both answered as documented.
 
 The default run tries every case that schemathesis derives from the schema (examples, coverage), a few random
 ones, and a few chains of calls along the links (make a job, read it, cancel it, delete it).
-`python -m pytest -m slow tests/test_openapi.py` goes deep: a hundred random cases a route, and dozens of chains.
+`python -m pytest -m slow tests/test_openapi.py` goes deep: a hundred random cases a route, dozens of chains.
 """
 
 from __future__ import annotations
