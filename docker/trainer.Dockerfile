@@ -6,7 +6,8 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 HF_HUB_OFFLI
 RUN apt-get update && apt-get install --yes --no-install-recommends python3 python3-venv \
     && rm -rf /var/lib/apt/lists/* && python3 -m venv /opt/venv
 WORKDIR /app
-RUN useradd --uid 10001 --create-home earshot && install -d -o earshot /data /runs /srv/weights
+RUN useradd --uid 10001 --create-home earshot && install -d -o earshot /data /app/runs /home/earshot/.cache/earshot \
+    && chmod 755 /home/earshot
 
 # Dependencies change seldom, code often: two layers. The package's metadata name a README; an empty one will do.
 COPY pyproject.toml constraints.txt ./
@@ -14,6 +15,7 @@ RUN touch README.md && pip install --constraint constraints.txt ".[train]"
 COPY models models
 
 USER earshot
-ENV EARSHOT_WEIGHTS_DIR=/srv/weights MPLCONFIGDIR=/tmp/matplotlib
+# Installed weights are looked for below HOME, whoever runs this (`TRAINER_USER`).
+ENV HOME=/home/earshot MPLCONFIGDIR=/tmp/matplotlib
 ENTRYPOINT ["python", "-m", "models.training"]
 CMD ["--help"]

@@ -12,7 +12,6 @@ import os
 import pickle
 import re
 import tempfile
-import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -101,12 +100,7 @@ def read_checkpoint(path: Path) -> State:
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     try:
-        with (
-            warnings.catch_warnings(),
-            torch.serialization.safe_globals([(Ignored, name) for name in RECORDS]),
-        ):
-            # Whether the file can be read is said below, in a sentence.
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+        with torch.serialization.safe_globals([(Ignored, name) for name in RECORDS]):
             # A zip archive can be mapped instead of read; files from before PyTorch 1.6 cannot.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:

@@ -11,25 +11,8 @@ from numpy.typing import NDArray
 SECONDS = 5  # of a clip in AVSBench
 AUDIOCLIP_RATE = 44_100  # Hz
 CLAP_RATE = 48_000  # Hz
-FULL_SCALE = 32_767  # of int16
 
 Wave = NDArray[np.float32]
-
-
-def segments_44k(wave: Wave, rate: int) -> Wave:
-    """What AC-FPN and the heat maps hear: [samples] or [samples, channels] -> [5, 1, 220500].
-
-    Each second is repeated five times, because AudioCLIP was trained on five seconds.
-    """
-    seconds = whole_seconds(resampled(wave, rate, AUDIOCLIP_RATE), AUDIOCLIP_RATE)
-    return np.tile(seconds, (1, SECONDS))[:, None]
-
-
-def segments_48k(wave: Wave, rate: int) -> Wave:
-    """What No-Prompt and Box-Prompt hear, as int16: [samples] or [samples, channels] -> [5, 1, 48000]."""
-    seconds = whole_seconds(resampled(wave, rate, CLAP_RATE), CLAP_RATE)
-    rounded = (np.clip(seconds, -1, 1) * FULL_SCALE).astype(np.int16).astype(np.float32) / FULL_SCALE
-    return rounded[:, None].astype(np.float32)
 
 
 def resampled(wave: Wave, rate: int, target: int) -> Wave:

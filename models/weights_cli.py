@@ -99,12 +99,10 @@ def _fetch(arguments: argparse.Namespace, weights: Weights) -> int:
 
 
 def _verify(arguments: argparse.Namespace, weights: Weights) -> int:
-    status, found = OK, False
+    status = OK
     for name, problem in verify(weights, tuple(arguments.names)):
         _say(f"{name}: {problem or 'ok'}")
-        found, status = True, FAILED if problem else status
-    if not found:
-        _say(f"Nothing is installed in {weights.folder}; `python -m service weights fetch all` installs.")
+        status = FAILED if problem else status
     return status
 
 

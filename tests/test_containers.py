@@ -166,10 +166,11 @@ def test_profiles_and_the_gpu() -> None:
     assert (profiles["worker"], profiles["worker-cpu"], profiles["trainer"]) == (["gpu"], ["cpu"], ["train"])
     assert profiles["prometheus"] == profiles["grafana"] == ["observability"]
     assert "COMPOSE_PROFILES=gpu" in (ROOT / ".env").read_text().splitlines()
+    assert profiles["trainer-cpu"] == ["train"]
     for name in ("worker", "trainer"):
         devices = SERVICES[name]["deploy"]["resources"]["reservations"]["devices"]
         assert devices[0]["capabilities"] == ["gpu"]
-    assert "deploy" not in SERVICES["worker-cpu"]
+    assert all("deploy" not in SERVICES[name] for name in ("worker-cpu", "trainer-cpu"))
 
 
 def test_workers_cannot_reach_the_internet() -> None:
@@ -193,6 +194,25 @@ def test_media_lies_where_both_processes_look() -> None:
         assert api[name] == worker[name]
     assert api["STORAGE_URL"].startswith("file:///srv/earshot/")
     assert all("media:/srv/earshot" in SERVICES[name]["volumes"] for name in ("api", "worker", "worker-cpu"))
+
+
+def test_the_trainer_looks_for_weights_and_writes_runs_where_volumes_are() -> None:
+    """Its root is read only, and it is started as whoever owns the folder of runs."""
+    image, one = DOCKERFILES["trainer"], SERVICES["trainer"]
+    mounted = {volume.rsplit(":/", 1)[1] for volume in one["volumes"]}
+    program = "from models.training.__main__ import RUNS, DEFAULT_FOLDER; print(DEFAULT_FOLDER); print(RUNS)"
+    home = environment(image)["HOME"]
+    answer = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={"HOME": home},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    weights, runs = answer.stdout.split()
+    assert f"{weights[1:]}:ro" in mounted
+    assert f"{instruction(image, 'WORKDIR')}/{runs}"[1:] in mounted
 
 
 def test_a_stopping_container_has_time_to_drain() -> None:

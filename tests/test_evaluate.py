@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import time
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +16,30 @@ import torch
 from PIL import Image
 
 from models.acfpn import ACFPN, CONFIG
+from models.batching import Batcher
 from models.checkpoints import weights_of, write_safetensors
 from models.datasets.ceilings import deaf_ceiling
+from models.datasets.kinds import CLASS_NAMES
 from models.datasets.layouts import Order, write_layout
 from models.datasets.scenes import SynthConfig
-from models.media import Window
-from models.strategies import FrameMasks, Segmenter
+from models.errors import InvalidOption
+from models.networks import Networks
+from models.strategies import STRATEGIES
 from models.strategies.full_mask import full_mask
-from models.strategies.options import FullMaskOptions
+from models.strategies.options import DetectionThresholds
+from models.suppliers import Prompt
+from models.training import gate
+from models.training.arms import settings
 from models.training.benches import Bench, folder_bench, synth_bench
 from models.training.evaluate import Asked, evaluate, main
-from models.training.judging import SUMS, Arm, Counted, Remembering, grouped, judge, window_of
+from models.training.judging import SUMS, Arm, Counted, grouped, judge
 from models.training.metrics import FrameIoU, PerDataset, PerImage
-from models.training.scores import ROBUST_PROBES, formulas, gate, scored
+from models.training.remembering import Remembering, content
+from models.training.scores import ROBUST_PROBES, Score, formulas, scored
+from models.training.tables import Line, Report
+from tests.mutants import Deaf, FirstNoun, Oracle, arm
 from tests.test_training import LEAST
+from tests.tiny_networks import tiny_networks
 
 CLIPS = 12
 ROBUST = Asked("robust", ROBUST_PROBES)
@@ -38,68 +50,8 @@ def bench() -> Bench:
     return synth_bench("test", CLIPS, config=SynthConfig(size=32))
 
 
-@dataclass(frozen=True)
-class Oracle:
-    """Knows every answer by heart: pictures and sound together are the question."""
-
-    answers: dict[bytes, np.ndarray]
-
-    @classmethod
-    def of(cls, bench: Bench) -> Oracle:
-        answers = {}
-        for probe in (None, *ROBUST_PROBES):
-            clips = bench.clips if probe is None else bench.probe(probe)
-            for index in range(len(clips)):
-                clip = clips[index]
-                answers[question(window_of(clip, {44_100}))] = clip.expected != 0
-        return cls(answers)
-
-    def __call__(self, window: Window, options: object) -> Iterator[FrameMasks]:
-        for mask in self.answers.get(
-            question(window), np.zeros((len(window.timestamps), *window.size), bool)
-        ):
-            yield FrameMasks(mask=mask)
-
-
-def question(window: Window) -> bytes:
-    assert window.frames is not None
-    return window.frames.tobytes() + window.audio[44_100].tobytes()
-
-
-@dataclass(frozen=True)
-class Deaf:
-    """The mutant that hears nothing: its strategy gets zeros for a sound."""
-
-    inner: Segmenter
-
-    def __call__(self, window: Window, options: object) -> Iterator[FrameMasks]:
-        silent = {rate: np.zeros_like(sound) for rate, sound in window.audio.items()}
-        return self.inner(replace(window, audio=silent), options)
-
-
-@dataclass(frozen=True)
-class FirstNoun:
-    """The mutant that always names one and the same thing in view, whatever sounds."""
-
-    things: dict[bytes, np.ndarray]
-
-    @classmethod
-    def of(cls, bench: Bench) -> FirstNoun:
-        clips = (bench.clips[index] for index in range(len(bench.clips)))
-        return cls({clip.frames.tobytes(): clip.instances == 1 for clip in clips})
-
-    def __call__(self, window: Window, options: object) -> Iterator[FrameMasks]:
-        assert window.frames is not None
-        for mask in self.things[window.frames.tobytes()]:
-            yield FrameMasks(mask=mask)
-
-
-def arm(name: str, segmenter: Segmenter) -> Arm:
-    return Arm(name, segmenter, FullMaskOptions(), (44_100,))
-
-
 @pytest.fixture(scope="module")
-def robust(bench: Bench) -> dict[str, dict[str, float]]:
+def measured(bench: Bench) -> dict[str, dict[str, Score]]:
     """Every mutant's scores, in one pass."""
     oracle = Oracle.of(bench)
     arms = [
@@ -108,29 +60,68 @@ def robust(bench: Bench) -> dict[str, dict[str, float]]:
         arm("first-noun", FirstNoun.of(bench)),
         arm("full-mask", full_mask),
     ]
-    results = evaluate(arms, bench, ROBUST)
+    results = evaluate(arms, bench, ROBUST, Remembering())
+    return {a.name: scores for a, (scores, _) in zip(arms, results, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def robust(measured) -> dict[str, dict[str, float]]:
+    """Without the intervals."""
     return {
-        a.name: {name: score.value for name, score in scores.items()}
-        for a, (scores, _) in zip(arms, results, strict=True)
+        name: {score: value.value for score, value in scores.items()} for name, scores in measured.items()
     }
 
 
-def test_an_oracle_is_perfect_and_passes_the_gate(bench: Bench, robust) -> None:
+def report_of(bench: Bench, **lines: dict[str, Score]) -> Report:
+    """A report in which strategies (underscores for dashes) have these scores."""
+    return Report(
+        protocol="robust",
+        note="",
+        data=bench.data,
+        split=bench.split,
+        clips=CLIPS,
+        seed=0,
+        probes=ROBUST_PROBES,
+        lines=[Line(name.replace("_", "-"), "best", {}, {}, scores, 0.0) for name, scores in lines.items()],
+        ceilings=bench.ceilings(),
+    )
+
+
+def test_an_oracle_is_perfect_and_passes_the_gate(bench: Bench, robust, measured) -> None:
     scores = robust["oracle"]
     for name in ("mIoU+", "F", "swap-follow IoU", "empty-frame accuracy", "G-mIoU"):
         assert scores[name] == pytest.approx(1, abs=1e-6), name
     for name in ("FPR silence", "FPR noise", "FPR offscreen", "mIoU-"):
         assert scores[name] == 0, name
-    assert gate(scores, bench.ceilings()["deaf ceiling"]) == []
+    everybody = dict.fromkeys(
+        ("ac_fpn", "box_prompt", "point_prompt", "heatmap_box_prompt"), measured["oracle"]
+    )
+    baselines = {"random_sam": measured["first-noun"], "full_mask": measured["full-mask"]}
+    verdicts = gate.verdicts(report_of(bench, **everybody, **baselines))
+    assert len(verdicts) == 4 and not any(verdicts.values())
 
 
-def test_the_mutants_fail_the_gate(bench: Bench, robust) -> None:
-    deaf = bench.ceilings()["deaf ceiling"]
-    assert any("mIoU+ is 0.000" in problem for problem in gate(robust["deaf"], deaf))
-    problems = " ".join(gate(robust["first-noun"], deaf))
-    for missed in ("mIoU+", "G-mIoU", "FPR silence", "FPR noise", "FPR offscreen"):
-        assert missed in problems
-    assert gate(dict.fromkeys(robust["oracle"], math.nan), deaf), "what was not measured is not passed"
+def test_the_mutants_fail_the_gate(bench: Bench, measured) -> None:
+    def problems(scores: dict[str, Score]) -> str:
+        return " ".join(gate.verdicts(report_of(bench, ac_fpn=scores))["ac-fpn"])
+
+    assert "mIoU+ is 0.000" in problems(measured["deaf"])
+    for missed in ("mIoU+", "G-mIoU", "FPR silence", "FPR noise", "FPR offscreen", "deaf"):
+        assert missed in problems(measured["first-noun"]), missed
+    nothing = dict.fromkeys(measured["oracle"], Score(math.nan, math.nan, math.nan))
+    assert problems(nothing), "what was not measured is not passed"
+
+
+def test_prompted_strategies_must_stand_above_the_baselines(bench: Bench, measured) -> None:
+    weak, strong = measured["full-mask"], measured["oracle"]
+    lines = {"box_prompt": weak, "point_prompt": weak, "heatmap_box_prompt": strong, "full_mask": weak}
+    verdicts = gate.verdicts(report_of(bench, **lines, random_sam=weak))
+    assert "below 0.65" in verdicts["box-prompt"][0]
+    assert len(verdicts["point-prompt"]) == 2 and "not clearly above" in verdicts["point-prompt"][0]
+    assert verdicts["heatmap-box-prompt"] == []
+    verdicts = gate.verdicts(report_of(bench, **lines))
+    assert verdicts["heatmap-box-prompt"] == ["random-sam was not measured beside it"]
+    assert gate.order(report_of(bench, **lines).lines).startswith("By mIoU+: heatmap-box-prompt 1.000, ")
 
 
 def test_no_model_without_ears_beats_the_deaf_ceiling(bench: Bench, robust) -> None:
@@ -153,7 +144,8 @@ def test_protocols_agree_with_the_metrics(bench: Bench) -> None:
     """Sums of sums are the metrics of metrics.py on all clips together."""
     first = FirstNoun.of(bench)
     (image, _), (whole, _) = (
-        evaluate([arm("x", first)], bench, Asked(protocol))[0] for protocol in ("per-image", "per-dataset")
+        evaluate([arm("x", first)], bench, Asked(protocol), Remembering())[0]
+        for protocol in ("per-image", "per-dataset")
     )
     published, matrix, plain = PerImage(), PerDataset(), FrameIoU()
     for index in range(CLIPS):
@@ -194,7 +186,7 @@ def test_families_are_drawn_whole() -> None:
 def test_only_annotated_frames_are_judged(bench: Bench) -> None:
     clip = bench.clips[0]
     first = replace(clip, annotated=(True, False, False, False, False))
-    row = judge([arm("full", full_mask)], [first])[0].rows[0]
+    row = judge([arm("full", full_mask)], {None: [first]}, Remembering())[None][0].rows[0]
     assert row[SUMS.index("pixels")] == 32 * 32
 
 
@@ -207,11 +199,64 @@ def test_memory_asks_once_a_clip() -> None:
 
     memory = Remembering()
     assert memory(double, [1, 2]) == memory(double, [1, 2]) == [2, 4]
-    assert memory(double, [3]) == [6]
-    assert asked == [[1, 2], [3]]
+    assert memory(double, [3, 2, 3]) == [6, 4, 6]
+    assert asked == [[1, 2], [3]], "item by item"
     memory.forget()
     memory(double, [1, 2])
     assert len(asked) == 3
+
+
+def test_what_was_spared_is_on_the_clock() -> None:
+    def slow(items: list[int]) -> list[int]:
+        time.sleep(0.02 * len(items))
+        return items
+
+    memory = Remembering()
+    memory(slow, [1, 2])
+    assert memory.spared == 0
+    memory(slow, [2, 3])
+    assert 0.02 <= memory.spared < 0.04
+
+
+def test_things_are_known_by_their_content() -> None:
+    one, other = (Prompt(0, np.full((1, 2), value, np.float32), box=(0, 0, 1, 1)) for value in (1, 2))
+    again = replace(one, points=np.array(one.points))
+    assert content([one, torch.ones(2)]) == content([again, torch.ones(2)])
+    assert content(one) != content(other)
+    assert content(torch.ones(2)) != content(torch.ones(2, dtype=torch.float64))
+
+
+def test_strategies_answer_from_memory_what_they_answer_without(tmp_path: Path) -> None:
+    """Frames under two sounds, looked at once."""
+    bench = synth_bench("test", 1, config=SynthConfig(size=32, tracks=1, seconds=2))
+    tiny = tiny_networks(tmp_path)
+    asked = Asked("robust", ("swap",))
+    results = []
+    for memory in (Remembering(), Forgetful()):
+        networks = Networks("cpu", tiny.weights, memory)
+        arms = [
+            Arm(name, import_module(strategy.module).build(networks), options, strategy.audio_rates)
+            for name, strategy in STRATEGIES.items()
+            for options in [replace(strategy.presets["best"], **SMALL_OPTIONS.get(name, {}))]
+        ]
+        results.append([scores for scores, _ in evaluate(arms, bench, asked, memory)])
+    for remembered, anew in zip(*results, strict=True):
+        assert len({score.value for score in anew.values()}) > 1
+        for name, score in anew.items():  # batches of other sizes round otherwise
+            assert remembered[name].value == pytest.approx(score.value, abs=0.01, nan_ok=True), name
+
+
+SMALL_OPTIONS = {
+    "no-prompt": {"points_per_side": 2},
+    "box-prompt": {"labels": CLASS_NAMES, "thresholds": DetectionThresholds(box=0.0)},
+}
+
+
+class Forgetful(Remembering):
+    """Computes everything, as a batcher does."""
+
+    def __call__(self, function, items, key=None):
+        return Batcher.__call__(self, function, items, key)
 
 
 # The command line
@@ -270,7 +315,48 @@ def test_a_sweep_asks_the_network_once(trained: Path, capsys, monkeypatch) -> No
 def test_the_gate_is_an_exit_code(trained: Path, capsys) -> None:
     ask = ("ac-fpn", "--data", "synth:val", "--protocol", "robust", "--gate", "--weights", str(trained))
     assert main([*ask, *SMALL]) == 1
-    assert "Not passed: mIoU+ is" in capsys.readouterr().out
+    assert "gate: ac-fpn: not passed: mIoU+ is" in capsys.readouterr().out
+
+
+def test_another_seed_is_other_clips() -> None:
+    small = SynthConfig(size=16)
+    benches = [synth_bench("test", 3, seed, small) for seed in (0, 7)]
+    for name in (None, "silence", "noise", "offscreen", "swap"):
+        one, other = (each.clips[0] if name is None else each.probe(name)[0] for each in benches)
+        assert not np.array_equal(one.frames, other.frames)
+        assert np.array_equal(one.audio, other.audio) == (name == "silence")
+    assert benches[0].ceilings() != benches[1].ceilings()
+
+
+def test_seeds_are_held_against_each_other(tmp_path: Path, capsys) -> None:
+    ask = ("full-mask", "--data", "synth", "--protocol", "robust", "--clips", "24", "--size", "16")
+    out, earlier = tmp_path / "one", str(tmp_path / "one/report.json")
+    assert main([*ask, "--out", str(out)]) == 0
+    assert main([*ask, "--seed", "7", "--against", earlier]) == 0
+    assert "9 of 9 scores agree with the earlier report" in capsys.readouterr().out
+
+    told = json.loads((out / "report.json").read_text())
+    told["lines"][0]["scores"]["mIoU+"] = {"value": 0.9, "low": 0.85, "high": 0.95}
+    (out / "report.json").write_text(json.dumps(told))
+    assert main([*ask, "--seed", "7", "--against", earlier]) == 1
+    assert "apart: full-mask, mIoU+: 0." in capsys.readouterr().out
+
+    assert main([*ask, "--size", "18", "--against", earlier]) == 2
+    assert "The earlier report's data is 'synth at 16 px', and here it is 'synth at 18 px'" in (
+        capsys.readouterr().err
+    )
+    Path(earlier).write_text("[]")
+    assert main([*ask, "--against", earlier]) == 2
+    assert "is no report of an evaluation" in capsys.readouterr().err
+
+
+def test_options_of_one_strategy_among_all() -> None:
+    asked = argparse.Namespace(set=["no-prompt:points_per_side=4"], sweep=[], preset="best")
+    options = {name: next(settings(name, STRATEGIES[name], asked))[1] for name in STRATEGIES}
+    assert options["no-prompt"].points_per_side == 4
+    assert options["box-prompt"] == STRATEGIES["box-prompt"].presets["best"]
+    with pytest.raises(InvalidOption, match="There is no strategy 'nobody'"):
+        list(settings("no-prompt", STRATEGIES["no-prompt"], argparse.Namespace(set=["nobody:x=1"], sweep=[])))
 
 
 def test_a_folder_of_avsbench(tmp_path: Path, capsys) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.segments import AUDIOCLIP_RATE, CLAP_RATE, segments_44k, segments_48k, whole_seconds
+from models.segments import AUDIOCLIP_RATE, CLAP_RATE, whole_seconds
 from tests.parity import data
+from tests.parity.data import segments_44k, segments_48k
 from tests.parity.golden import DEFAULT, Golden
 
 

@@ -7,7 +7,6 @@ import itertools
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -26,7 +25,8 @@ from models.datasets.scenes import HELD_OUT_PITCH, SynthConfig
 from models.datasets.shapes import HELD_OUT_TEXTURES
 from models.datasets.synthavs import PROBES, SHIFT, SynthAVS, open_synth
 from models.datasets.timbres import TIMBRES, TURN, Voice, play
-from models.datasets.video import FPS, truth_at, write_video
+from models.datasets.video import FPS, write_video
+from models.datasets.views import Composite
 from models.errors import InvalidOption
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -335,14 +335,15 @@ def test_pitches_textures_and_noise_are_what_their_probes_say() -> None:
 
 def test_a_composite_lights_one_quarter_and_shows_its_classes_nowhere_else() -> None:
     composite = open_synth("test", 24, probe="composite")
+    assert isinstance(composite, Composite)
     plain = SynthAVS("test", 24, probe="composite")
     for index in range(8):
         clip = composite[index]
         assert clip.frames.shape == (5, 96, 96, 3)
         quarters = clip.masks.reshape(5, 2, 48, 2, 48).any(axis=(0, 2, 4)).ravel()
-        place = composite.place(index)  # type: ignore[attr-defined]
+        place = composite.place(index)
         assert set(np.flatnonzero(quarters)) <= {place}
-        for other in composite.partners(index):  # type: ignore[attr-defined]
+        for other in composite.partners(index):
             assert not plain.categories(index) & plain.categories(other)
 
 
@@ -381,13 +382,6 @@ def test_a_video_shows_the_scene_in_steady_motion_and_sounds_like_its_track(tmp_
         np.sqrt(np.mean(np.square(wave[: 3 * rate].reshape(3, -1)), axis=1)) for wave in (sound, wanted)
     ]
     np.testing.assert_allclose(levels[0], levels[1], rtol=0.2)
-
-
-def test_truth_can_be_asked_for_any_moment_of_a_second() -> None:
-    clips = SynthAVS("test", 3)
-    scene, track = clips.scene(0), clips.track(0)
-    assert np.array_equal(truth_at(scene, track, clips.config, CONFIG.moment), clips[0].truth)
-    assert truth_at(scene, track, replace(clips.config, size=64), 0.0).shape == (5, 64, 64)
 
 
 def test_the_contact_sheet_is_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

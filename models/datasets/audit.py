@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.datasets.avsbench import LAYOUTS, SPLITS, AVSBench, Row, Subset, find_home, read_table
+from models.datasets.avsbench import LAYOUTS, SPLITS, SUBSETS, AVSBench, Row, Subset, find_home, read_table
 from models.datasets.labels import open_picture, read_wav
 from models.errors import DatasetInvalid
 
@@ -19,7 +19,6 @@ WHOLE = {
     "ms3": {"train": 296, "val": 64, "test": 64},
 }
 SHORT = 0.5  # a wav that lacks more than this share of its seconds is odd; a little short they all are
-SUBSETS: tuple[Subset, ...] = ("s4", "ms3", "avss")
 
 
 @dataclass

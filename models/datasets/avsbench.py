@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.random import RandomState
@@ -18,6 +18,7 @@ from models.datasets.labels import read_classes, read_frame, read_mask, read_wav
 from models.errors import DatasetInvalid, InvalidOption
 
 Subset = Literal["s4", "ms3", "avss"]
+SUBSETS: tuple[Subset, ...] = get_args(Subset)
 SPLITS = ("train", "val", "test")
 
 

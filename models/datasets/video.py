@@ -1,4 +1,4 @@
-"""Scenes as mp4: 25 frames a second in H.264 with steady motion, sound in AAC, and truth for every second."""
+"""Scenes as mp4: 25 frames a second in H.264 with steady motion, sound in AAC."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from models.datasets.clip import Pixels, Sound
 from models.datasets.drawing import draw
 from models.datasets.mixing import mix
 from models.datasets.scenes import Scene, SynthConfig, Track
-from models.datasets.synthavs import truth
 from models.errors import InvalidOption
 
 FPS = 25
@@ -28,12 +27,6 @@ def write_video(path: Path, scene: Scene, track: Track, config: SynthConfig) -> 
         for frame in draw(scene, config, [number / FPS for number in range(first, first + CHUNK)])[0]
     )
     encode(path, frames, mix(scene, track, config), config.rate)
-
-
-def truth_at(scene: Scene, track: Track, config: SynthConfig, moment: float = 0.0) -> Pixels:
-    """Labels uint8 [seconds, H, W] of the frames `moment` seconds into every second."""
-    times = [second + moment for second in range(config.seconds)]
-    return truth(scene, track, draw(scene, config, times)[1])
 
 
 def encode(path: Path, frames: Iterable[Pixels], sound: Sound, rate: int) -> None:

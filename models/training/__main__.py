@@ -26,6 +26,7 @@ from models.training.starts import Files
 from models.training.train import Setup, Training
 from models.weights import DEFAULT_FOLDER, Weights
 
+RUNS = Path("runs")
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["evaluate"]:  # its options live with it
         return evaluate.main(arguments[1:])
     options = parser().parse_args(arguments)
+    if options.out is None:
+        options.out = RUNS / options.of
     try:
         return int(options.run(options))
     except EarshotError as problem:
@@ -52,12 +55,12 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="python -m models.training", description=__doc__)
     commands = root.add_subparsers(required=True)
     train = commands.add_parser("train", help="train a recipe")
-    train.add_argument("recipe", choices=list(RECIPES), metavar="RECIPE", help="see `recipes`")
+    train.add_argument("of", choices=list(RECIPES), metavar="RECIPE", help="see `recipes`")
     train.add_argument("--data", required=True, help=f"a folder with AVSBench, or `{SYNTH}`")
     places(train)
-    train.set_defaults(run=run_train, out_required=True)
+    train.set_defaults(run=run_train)
     shipped = commands.add_parser("tiny", help="rebuild a network of the family in models/tiny")
-    shipped.add_argument("network", choices=list(tiny.NETWORKS))
+    shipped.add_argument("of", choices=list(tiny.NETWORKS), metavar="NETWORK", help=", ".join(tiny.NETWORKS))
     shipped.add_argument("--install", action="store_true", help="write it to models/tiny, with its card")
     places(shipped)
     shipped.set_defaults(run=run_tiny, data=SYNTH)
@@ -69,7 +72,9 @@ def parser() -> argparse.ArgumentParser:
 
 def places(command: argparse.ArgumentParser) -> None:
     """The options of every training."""
-    command.add_argument("--out", type=Path, required=True, help="the run's folder")
+    command.add_argument(
+        "--out", type=Path, help=f"the run's folder; {RUNS}/ with the run's name if left out"
+    )
     command.add_argument("--resume", action="store_true", help="go on with the run that the folder holds")
     command.add_argument("--device", default="auto", help="auto, cpu, gpu, mps")
     command.add_argument("--devices", type=int, default=1, help="how many; start them with torchrun")
@@ -80,7 +85,7 @@ def places(command: argparse.ArgumentParser) -> None:
     command.add_argument("--judged", type=positive, metavar="CLIPS", help="of a validation")
     command.add_argument("--image-weights", type=Path, help="what the image tower starts from")
     command.add_argument("--audio-weights", type=Path, help="what the audio tower starts from")
-    command.add_argument("--init", type=Path, help="a network of the same architecture to start from")
+    command.add_argument("--init", type=Path, help="an AC-FPN of the same architecture to start from")
     command.add_argument("--weights-dir", type=Path, default=DEFAULT_FOLDER, help="installed weights")
     for name in ("epochs", "steps", "batch"):
         command.add_argument(f"--{name}", type=positive, help="in place of the recipe's")
@@ -97,20 +102,20 @@ def positive(text: str) -> int:
 
 def run_train(options: argparse.Namespace) -> int:
     """Trains, and says where the weights are."""
-    print(Training(changed(RECIPES[options.recipe](), options), setup_of(options))())
+    print(Training(changed(RECIPES[options.of](), options), setup_of(options))())
     return 0
 
 
 def run_tiny(options: argparse.Namespace) -> int:
     """Trains a shipped network from nothing, and installs it if asked to."""
     setup = setup_of(options)
-    if options.network == tiny.ACFPN:
+    if options.of == tiny.ACFPN:
         path = Training(changed(tiny_acfpn(), options), setup)()
     else:
-        task = tiny.task(options.network, options.steps, options.seed or 0)
+        task = tiny.task(options.of, options.steps, options.seed or 0)
         habits = Habits(setup.out, setup.device, setup.workers, setup.save_every, setup.resume)
         path = train_task(task, habits)
-    print(tiny.install(options.network, path) if options.install else path)
+    print(tiny.install(options.of, path) if options.install else path)
     return 0
 
 

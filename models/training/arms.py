@@ -15,31 +15,28 @@ from pydantic import TypeAdapter, ValidationError
 from models.errors import InvalidOption, WeightsMissing
 from models.networks import Networks
 from models.strategies import STRATEGIES, Strategy
-from models.training.judging import Remembering
-from models.training.runs import load_trained, network_in
+from models.training.remembering import Remembering
+from models.training.runs import load_trained
 from models.weights import Identity, Weights, digest
 
 
 class TrainedNetworks(Networks):
-    """The networks of a process, one of them from a file of a training run."""
+    """The networks of a process, with an AC-FPN from a file of a training run."""
 
-    def __init__(self, device: str, weights: Weights, batcher: Remembering, file: Path) -> None:
+    def __init__(self, device: str, weights: Weights, batcher: Remembering, acfpn: Path) -> None:
         super().__init__(device, weights, batcher)
-        self.file, self.trained = file, network_in(file)
-        self._loaded[self.trained] = load_trained(file).to(self.device).requires_grad_(False)
+        self.acfpn = acfpn
+        self._loaded["ac-fpn"] = load_trained(acfpn).to(self.device).requires_grad_(False)
 
     def identity(self, name: str) -> Identity:
         """Which weights answer for this name."""
-        if name != self.trained:
+        if name != "ac-fpn":
             return super().identity(name)
-        return Identity(self.file.name, digest(self.file), "not stated", "published")
+        return Identity(self.acfpn.name, digest(self.acfpn), "not stated", "published")
 
 
-def strategies_of(
-    wanted: str, weights: Weights, trained: str | None
-) -> tuple[dict[str, Strategy], dict[str, str]]:
-    """The strategies to judge, and of `all` those that cannot be, with the reason. The network `trained` is
-    there, whether installed or not."""
+def strategies_of(wanted: str, weights: Weights, trained: bool) -> tuple[dict[str, Strategy], dict[str, str]]:
+    """The strategies to judge, and of `all` those that cannot be, with the reason."""
     if wanted != "all" and wanted not in STRATEGIES:
         raise InvalidOption(f"There is no strategy {wanted!r}; there are all, {', '.join(STRATEGIES)}.")
     chosen: dict[str, Strategy] = {}
@@ -49,7 +46,7 @@ def strategies_of(
             continue
         try:
             for network in strategy.networks:
-                if network != trained:
+                if not (trained and network == "ac-fpn"):
                     weights.resolve(network)
             chosen[name] = strategy
         except WeightsMissing as why:
@@ -59,24 +56,30 @@ def strategies_of(
     return chosen, left_out
 
 
-def settings(strategy: Strategy, options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+def settings(name: str, strategy: Strategy, options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     """The preset with what `--set` changes, once for every combination of what `--sweep` lists."""
-    sweeps = [(key, values.split(",")) for key, values in map(pair, options.sweep)]
-    fixed = [(key, [value]) for key, value in map(pair, options.set)]
+    fixed = [(key, [value]) for key, value in pairs(options.set, name)]
+    sweeps = [(key, values.split(",")) for key, values in pairs(options.sweep, name)]
     for choice in itertools.product(*([(key, v) for v in values] for key, values in (*fixed, *sweeps))):
         swept = choice[len(fixed) :]
         yield " ".join(f"{key}={value}" for key, value in swept), changed(strategy, options.preset, choice)
 
 
-def pair(text: str) -> tuple[str, str]:
-    """`key=value`."""
-    key, equals, value = text.partition("=")
-    if not (key and equals and value):
-        raise InvalidOption(f"{text!r} is not KEY=VALUE.")
-    return key, value
+def pairs(texts: Sequence[str], name: str) -> Iterator[tuple[str, str]]:
+    """Those of `key=value` that are meant for this strategy: all but the ones that begin with another's
+    `name:`."""
+    for text in texts:
+        key, equals, value = text.partition("=")
+        owner, colon, inner = key.rpartition(":")
+        if not (inner and equals and value):
+            raise InvalidOption(f"{text!r} is not KEY=VALUE.")
+        if colon and owner not in STRATEGIES:
+            raise InvalidOption(f"There is no strategy {owner!r}; there are {', '.join(STRATEGIES)}.")
+        if owner in ("", name):
+            yield inner, value
 
 
-def changed(strategy: Strategy, preset: str, choice: Sequence[tuple[str, str]]) -> Any:  # noqa: ANN401
+def changed(strategy: Strategy, preset: str, choice: Sequence[tuple[str, str]]) -> Any:  # noqa: ANN401  (each strategy has a class of its own)
     """A preset with other values; keys are paths: `thresholds.mask`."""
     values = asdict(strategy.presets[preset])
     for key, value in choice:
@@ -95,7 +98,7 @@ def changed(strategy: Strategy, preset: str, choice: Sequence[tuple[str, str]]) 
         raise InvalidOption(f"The option {where} cannot be {first['input']!r}: {first['msg']}.") from None
 
 
-def literal(text: str) -> Any:  # noqa: ANN401
+def literal(text: str) -> object:
     """A number, true, false or null, as JSON writes them; anything else is text."""
     try:
         return json.loads(text)

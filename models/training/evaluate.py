@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import errno
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -18,19 +19,17 @@ import torch
 from tqdm import tqdm
 
 from models.datasets.avsbench import LAYOUTS
-from models.datasets.clip import Clip, Clips, each
 from models.errors import EarshotError, InvalidOption
 from models.networks import Networks
+from models.training import gate
 from models.training.arms import TrainedNetworks, settings, strategies_of
 from models.training.batches import SYNTH
 from models.training.benches import Bench, bench_of, probes_of
-from models.training.judging import Arm, Counted, Remembering, judge
-from models.training.runs import network_in
-from models.training.scores import NOTES, PROTOCOLS, ROBUST_PROBES, Protocol, Score, formulas, gate, scored
+from models.training.judging import Arm, judge
+from models.training.remembering import Remembering
+from models.training.scores import NOTES, PROTOCOLS, Protocol, Score, formulas, scored
 from models.training.tables import Line, Report
-from models.weights import DEFAULT_FOLDER, Weights, replace_text
-
-FAILED = 1  # exit code of a gate that was not passed
+from models.weights import DEFAULT_FOLDER, TINY_FOLDER, Weights, replace_text
 
 
 @dataclass(frozen=True)
@@ -44,19 +43,13 @@ class Asked:
 
 
 def evaluate(
-    arms: Sequence[Arm],
-    bench: Bench,
-    asked: Asked,
-    masks: Path | None = None,
-    between: Callable[[], None] = lambda: None,
+    arms: Sequence[Arm], bench: Bench, asked: Asked, memory: Remembering, masks: Path | None = None
 ) -> list[tuple[dict[str, Score], float]]:
-    """Scores and seconds per clip of every arm. `masks` is a folder to fill; `between` is called after each
-    clip."""
-    counted: dict[str | None, list[Counted]] = {}
-    for probe in (None, *asked.probes):
-        clips = bench.clips if probe is None else bench.probe(probe)
-        folder = masks / (probe or "plain") if masks else None
-        counted[probe] = judge(arms, watched(clips, probe or bench.split, between, asked.quiet), folder)
+    """Scores and seconds per clip of every arm, whose networks remember in `memory`. `masks` is a folder to
+    fill."""
+    sets = {None: bench.clips} | {probe: bench.probe(probe) for probe in asked.probes}
+    bar = partial(tqdm, desc=f"{bench.data} {bench.split}", unit="clip", disable=asked.quiet)
+    counted = judge(arms, sets, memory, bench.family, masks=masks, watched=bar)
     columns = formulas(asked.protocol, asked.probes, follows=bench.synth is not None)
     results = []
     for number in range(len(arms)):
@@ -66,30 +59,25 @@ def evaluate(
     return results
 
 
-def watched(clips: Clips, name: str, between: Callable[[], None], quiet: bool) -> Iterator[Clip]:
-    """The clips, with a progress bar, and what is to be done after each."""
-    for clip in tqdm(each(clips), desc=name, total=len(clips), unit="clip", disable=quiet):
-        yield clip
-        between()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Judges; 0 when all is well, 1 when a gate was not passed, 2 with a sentence for bad input."""
+    """Judges; 0 when all is well, 1 when the gate or an earlier report objects, 2 with a sentence for bad
+    input."""
     options = parser().parse_args(arguments)
     try:
-        report = run(options)
         if options.out:
             options.out.mkdir(parents=True, exist_ok=True)
+        report = run(options)
+        if options.out:
             for suffix, form in (("txt", report.text()), ("md", report.markdown()), ("json", report.json())):
                 replace_text(options.out / f"report.{suffix}", form)
     except EarshotError as problem:
-        print(problem, file=sys.stderr)  # noqa: T201
+        print(problem, file=sys.stderr)
         return 2
     except OSError as problem:
-        print(told(problem, options.out), file=sys.stderr)  # noqa: T201
+        print(told(problem, options.out), file=sys.stderr)
         return 2
-    print({"text": report.text, "markdown": report.markdown, "json": report.json}[options.format](), end="")  # noqa: T201
-    return passed(report) if options.gate else 0
+    print({"text": report.text, "markdown": report.markdown, "json": report.json}[options.format](), end="")
+    return 1 if report.objections else 0
 
 
 def told(problem: Exception, folder: Path | None) -> str:
@@ -100,43 +88,30 @@ def told(problem: Exception, folder: Path | None) -> str:
     return f"{name} cannot be read or written: {getattr(problem, 'strerror', None) or problem}."
 
 
-def passed(report: Report) -> int:
-    """Prints what keeps AC-FPN from passing for a model that hears."""
-    verdicts = 0
-    for line in report.lines:
-        if line.strategy == "ac-fpn":
-            values = {name: score.value for name, score in line.scores.items()}
-            problems = gate(values, report.ceilings["deaf ceiling"])
-            verdicts |= bool(problems)
-            print("The gate is passed." if not problems else "Not passed: " + "; ".join(problems) + ".")  # noqa: T201
-    return FAILED if verdicts else 0
-
-
 def run(options: argparse.Namespace) -> Report:
     """The table that the command line asks for."""
     if options.threads:
         torch.set_num_threads(options.threads)
     bench, probes = bench_of(options), probes_of(options)
-    if options.gate and (bench.synth is None or not set(ROBUST_PROBES) <= set(probes)):
+    if options.gate and (bench.synth is None or options.protocol != "robust"):
         raise InvalidOption("The gate needs SynthAVS and the protocol robust.")
-    memory, networks = Remembering(), None
-    weights = Weights(options.weights_dir)
-    trained = network_in(options.weights) if options.weights else None
+    earlier = gate.read(options.against) if options.against else None
+    memory, weights = Remembering(), Weights(options.weights_dir, tiny=options.tiny_dir)
     networks = (
         TrainedNetworks(options.device, weights, memory, options.weights)
         if options.weights
         else Networks(options.device, weights, memory)
     )
-    chosen, left_out = strategies_of(options.strategy, weights, trained)
+    chosen, left_out = strategies_of(options.strategy, weights, bool(options.weights))
     arms, labels = [], []
     for name, strategy in chosen.items():
         segmenter = import_module(strategy.module).build(networks)
-        for label, setting in settings(strategy, options):
+        for label, setting in settings(name, strategy, options):
             arms.append(Arm(f"{name} {label}".strip(), segmenter, setting, strategy.audio_rates))
             labels.append((name, label))
     masks = options.out / "masks" if options.masks else None
     asked = Asked(options.protocol, probes, options.seed, quiet=False)
-    results = evaluate(arms, bench, asked, masks, memory.forget)
+    results = evaluate(arms, bench, asked, memory, masks)
     lines = [
         Line(
             strategy=name,
@@ -149,7 +124,7 @@ def run(options: argparse.Namespace) -> Report:
         )
         for (name, label), arm, (scores, seconds) in zip(labels, arms, results, strict=True)
     ]
-    return Report(
+    report = Report(
         protocol=options.protocol,
         note=NOTES[options.protocol],
         data=bench.data,
@@ -161,6 +136,9 @@ def run(options: argparse.Namespace) -> Report:
         ceilings=bench.ceilings() if options.protocol == "robust" else {},
         left_out=left_out,
     )
+    if options.gate:
+        report = replace(report, gate=gate.verdicts(report), order=gate.order(lines))
+    return report if earlier is None else replace(report, against=gate.compared(report, earlier))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -176,11 +154,27 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--seed", type=int, default=0, help="of SynthAVS, of probes and of the intervals")
     root.add_argument("--size", type=int, default=96, help="pixels of a side of SynthAVS")
     root.add_argument("--preset", choices=("best", "paper"), default="best")
-    root.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change an option")
-    root.add_argument("--sweep", action="append", default=[], metavar="KEY=A,B", help="a line a value")
-    root.add_argument("--gate", action="store_true", help="exit with 1 unless AC-FPN hears; needs robust")
-    root.add_argument("--weights", type=Path, help="a network from a training run's file")
+    root.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change an option; STRATEGY:KEY=VALUE that of one alone",
+    )
+    root.add_argument(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="KEY=A,B",
+        help="a line a value; STRATEGY:KEY=A,B likewise",
+    )
+    root.add_argument("--gate", action="store_true", help="exit with 1 unless all pass; needs robust")
+    root.add_argument("--against", type=Path, metavar="JSON", help="a report of another seed to agree with")
+    root.add_argument("--weights", type=Path, help="AC-FPN from a training run's file")
     root.add_argument("--weights-dir", type=Path, default=DEFAULT_FOLDER, help="installed weights")
+    root.add_argument(
+        "--tiny-dir", type=Path, default=TINY_FOLDER, help="the family where none are installed"
+    )
     root.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     root.add_argument("--threads", type=int, help="of the processor")
     root.add_argument("--format", choices=("text", "markdown", "json"), default="text")

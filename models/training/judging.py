@@ -7,25 +7,24 @@ and nothing has to be segmented twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.batching import Batcher
-from models.datasets.clip import Clip, Mask
+from models.datasets.clip import Clip, Clips, Mask
 from models.media import Window
 from models.segments import resampled, whole_seconds
 from models.strategies import Segmenter
 from models.training.metrics import BinaryF, EmptyFrames, FalsePositives, FrameIoU, PerDataset, PerImage
+from models.training.remembering import Remembering
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+Name = str | None  # of a probe; None is the plain split
 Rows = NDArray[np.float64]
 
 # The columns of a row of sums. Quotients of two of them are the scores.
@@ -58,25 +57,50 @@ class Counted:
     seconds: float
 
 
+@dataclass
+class Tally:
+    """What an arm has done so far on one set."""
+
+    rows: list[list[float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def counted(self) -> Counted:
+        """All of it."""
+        return Counted(np.array(self.rows, np.float64), self.seconds)
+
+
 def judge(
     arms: Sequence[Arm],
-    clips: Iterable[Clip],
+    sets: Mapping[Name, Clips],
+    memory: Remembering,
+    family: int = 1,
+    *,
     masks: Path | None = None,
-) -> list[Counted]:
-    """All arms in one pass over the clips: each clip is read once. `masks` is a folder for PNGs."""
-    rows: list[list[list[float]]] = [[] for _ in arms]
-    seconds = [0.0] * len(arms)
+    watched: Callable[[range], Iterable[int]] = iter,
+) -> dict[Name, list[Counted]]:
+    """All arms on all sets, which are equally long: first every set's first clip, then every second one.
+
+    So what sets have in common, their pictures, is looked at once; `family` says how many neighbours share
+    theirs too. Seconds are what an arm would have needed alone. `masks` is a folder for PNGs.
+    """
+    length = {len(clips) for clips in sets.values()}
+    assert len(length) == 1, f"sets of {length} clips"
+    tallies = {name: [Tally() for _ in arms] for name in sets}
     rates = {rate for arm in arms for rate in arm.audio_rates}
-    for clip in clips:
-        window = window_of(clip, rates)
-        for number, arm in enumerate(arms):
-            began = time.perf_counter()
-            answer = np.stack([frame.mask for frame in arm.segmenter(window, arm.options)])
-            seconds[number] += time.perf_counter() - began
-            rows[number].append(sums(answer, clip))
-            if masks is not None:
-                save_masks(masks / arm.name / clip.name, answer)
-    return [Counted(np.array(r, np.float64), s) for r, s in zip(rows, seconds, strict=True)]
+    for number in watched(range(length.pop())):
+        if number % family == 0:
+            memory.forget()
+        for name, clips in sets.items():
+            clip = clips[number]
+            window = window_of(clip, rates)
+            for arm, tally in zip(arms, tallies[name], strict=True):
+                began = time.perf_counter() + memory.spared
+                answer = np.stack([frame.mask for frame in arm.segmenter(window, arm.options)])
+                tally.seconds += time.perf_counter() + memory.spared - began
+                tally.rows.append(sums(answer, clip))
+                if masks is not None:
+                    save_masks(masks / (name or "plain") / arm.name / clip.name, answer)
+    return {name: [tally.counted() for tally in mine] for name, mine in tallies.items()}
 
 
 def window_of(clip: Clip, rates: set[int]) -> Window:
@@ -121,39 +145,6 @@ def save_masks(folder: Path, answer: Mask) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, mask in enumerate(answer, start=1):
         Image.fromarray(mask).save(folder / f"{number}.png")
-
-
-class Remembering(Batcher):
-    """A batcher that answers what it was asked before from memory, as long as it is the same clip: arms that
-    differ in thresholds alone cost their networks once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._known: dict[Hashable, list[Any]] = {}
-
-    def forget(self) -> None:
-        """A new clip."""
-        self._known.clear()
-
-    def __call__(
-        self, function: Callable[[list[Item]], Sequence[Result]], items: Sequence[Item], key: Hashable = None
-    ) -> list[Result]:
-        question = function, key, content(list(items))
-        if question not in self._known:
-            self._known[question] = super().__call__(function, items, key)
-        return self._known[question]
-
-
-def content(item: object) -> Hashable:
-    """What two equal items have in common, whichever objects they are."""
-    if isinstance(item, torch.Tensor):
-        return tuple(item.shape), item.dtype, item.detach().cpu().numpy().tobytes()
-    if isinstance(item, np.ndarray):
-        return item.shape, item.dtype.str, item.tobytes()
-    if isinstance(item, list | tuple):
-        return tuple(map(content, item))
-    assert isinstance(item, Hashable), f"{type(item).__name__} cannot be remembered"
-    return item
 
 
 def grouped(rows: Rows, family: int) -> Rows:

@@ -27,6 +27,14 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """With the scores of an earlier report: how many met their like, and those that do not agree."""
+
+    met: int
+    apart: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Report:
     """What was asked, and the answer. `ceilings` are of the data, whoever looks at them."""
 
@@ -40,6 +48,16 @@ class Report:
     lines: Sequence[Line]
     ceilings: Mapping[str, float] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    gate: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What keeps each line from passing, by its title; nothing where it passes."""
+    order: str = ""
+    against: Comparison | None = None
+
+    @property
+    def objections(self) -> int:
+        """Of the gate and of an earlier report."""
+        apart = self.against.apart if self.against else ()
+        return sum(map(len, self.gate.values())) + len(apart)
 
     @property
     def head(self) -> list[str]:
@@ -54,12 +72,20 @@ class Report:
 
     @property
     def foot(self) -> list[str]:
-        """Weights and options, which belong to the numbers."""
+        """Weights and options, which belong to the numbers, and what is to be said of them."""
         lines = []
         for line in self.lines:
             files = ", ".join(f"{w['id']} {w['sha256'][:12]}" for w in line.weights.values()) or "no weights"
             lines.append(f"{title(line)}: {files}; {line.preset} {json.dumps(line.options)}")
-        return lines + [f"left out: {name}: {why}" for name, why in self.left_out.items()]
+        lines += [f"left out: {name}: {why}" for name, why in self.left_out.items()]
+        for name, problems in self.gate.items():
+            lines.append(f"gate: {name}: {'not passed: ' + '; '.join(problems) if problems else 'passed'}")
+        lines += [self.order] if self.order else []
+        if self.against:
+            agreeing = self.against.met - len(self.against.apart)
+            lines.append(f"{agreeing} of {self.against.met} scores agree with the earlier report")
+            lines += [f"apart: {each}" for each in self.against.apart]
+        return lines
 
     def cells(self) -> list[list[str]]:
         """The head of the columns and the lines."""
@@ -94,13 +120,15 @@ def title(line: Line) -> str:
 
 
 def shown(score: Score) -> str:
-    """0.612 [0.580, 0.640]."""
+    """0.612 [0.580, 0.640]; without brackets where there was but one clip or family to draw."""
     if math.isnan(score.value):
         return "-"
+    if math.isnan(score.low):
+        return f"{score.value:.3f}"
     return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
 
 
-def finite(value: Any) -> Any:  # noqa: ANN401
+def finite(value: object) -> object:
     """JSON has no word for what is not a number but null."""
     if isinstance(value, Mapping):
         return {key: finite(inner) for key, inner in value.items()}

@@ -10,15 +10,34 @@ from PIL import Image
 
 from models.audioclip.preprocess import image_input
 from models.datasets.labels import read_wav
-from models.segments import AUDIOCLIP_RATE, CLAP_RATE, Wave, segments_44k, segments_48k
+from models.segments import AUDIOCLIP_RATE, CLAP_RATE, SECONDS, Wave, resampled, whole_seconds
 from tests.parity.golden import DEFAULT, Arrays, Golden
 from tests.parity.row import Row, absolute, exact, relative, statistics
+
+FULL_SCALE = 32_767  # of int16
+LARGEST_MASK = 256  # pixels; the side of the stored masks is found below this
+
+
+def segments_44k(wave: Wave, rate: int) -> Wave:
+    """What AC-FPN and the heat maps hear: [samples] or [samples, channels] -> [5, 1, 220500].
+
+    Each second is repeated five times, because AudioCLIP was trained on five seconds.
+    """
+    seconds = whole_seconds(resampled(wave, rate, AUDIOCLIP_RATE), AUDIOCLIP_RATE)
+    return np.tile(seconds, (1, SECONDS))[:, None]
+
+
+def segments_48k(wave: Wave, rate: int) -> Wave:
+    """What No-Prompt and Box-Prompt hear, as int16: [samples] or [samples, channels] -> [5, 1, 48000]."""
+    seconds = whole_seconds(resampled(wave, rate, CLAP_RATE), CLAP_RATE)
+    rounded = (np.clip(seconds, -1, 1) * FULL_SCALE).astype(np.int16).astype(np.float32) / FULL_SCALE
+    return rounded[:, None].astype(np.float32)
+
 
 LOADERS: dict[str, tuple[Callable[[Wave, int], Wave], int]] = {
     "44k": (segments_44k, AUDIOCLIP_RATE),
     "48k": (segments_48k, CLAP_RATE),
 }
-LARGEST_MASK = 256  # pixels; the side of the stored masks is found below this
 
 
 def rows(golden: Golden) -> Iterator[Row]:
