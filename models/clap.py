@@ -6,7 +6,6 @@ original does: rounded to 16 bits, repeated to fill ten seconds, a log-mel spect
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -21,7 +20,8 @@ from transformers.audio_utils import mel_filter_bank
 from transformers.initialization import no_init_weights
 
 from models.checkpoints import load_into, read_safetensors
-from models.errors import InvalidOption
+from models.segments import quantised
+from models.text_rows import TextRows
 from models.text_tokens import TINY_BYTES, TextTokens, roberta, tiny_roberta
 from models.weights import Weights
 
@@ -32,10 +32,7 @@ WINDOW, HOP = 1024, 480  # samples
 MELS = 64
 POWER_FLOOR = 1e-10  # -100 dB
 TEXT_TOKENS = 77  # the longest sentence, its two ends included
-INT16 = 32_767.0
-TEXTS_PER_BATCH = 64
 CLIPS_PER_BATCH = 16
-TEXTS_KEPT = 8192
 
 CONFIGS: Mapping[str, dict[str, Any]] = MappingProxyType(
     {
@@ -114,8 +111,7 @@ class Clap:
                 mel_scale="slaney",
             )
         ).T.to(self.device)
-        self._texts: dict[str, Tensor] = {}
-        self._lock = threading.Lock()
+        self._rows = TextRows(self._text)
 
     @property
     def device(self) -> torch.device:
@@ -154,21 +150,12 @@ class Clap:
     @torch.inference_mode()
     def text(self, sentences: Sequence[str]) -> Tensor:
         """Sentences -> unit rows [n, d]. A sentence seen before is not computed again."""
-        if not sentences:
-            raise InvalidOption("The vocabulary is empty; name at least one sound.")
-        with self._lock:
-            new = [each for each in dict.fromkeys(sentences) if each not in self._texts]
-            if len(self._texts) + len(new) > TEXTS_KEPT:
-                self._texts = {each: self._texts[each] for each in sentences if each in self._texts}
-            for start in range(0, len(new), TEXTS_PER_BATCH):
-                batch = new[start : start + TEXTS_PER_BATCH]
-                self._texts |= dict(zip(batch, self._text(batch).unbind(), strict=True))
-            return torch.stack([self._texts[each] for each in sentences])
+        return self._rows(sentences)
 
     def _text(self, sentences: Sequence[str]) -> Tensor:
         ids, real = self._tokens.batch(sentences)
         outputs = self.network.text_model(ids.to(self.device), attention_mask=real.long().to(self.device))
-        return F.normalize(self.network.text_projection(outputs.pooler_output), dim=-1).clone()
+        return F.normalize(self.network.text_projection(outputs.pooler_output), dim=-1)
 
 
 def filled(sound: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -176,9 +163,3 @@ def filled(sound: NDArray[np.float32]) -> NDArray[np.float32]:
     length = SECONDS * SAMPLE_RATE
     whole = np.tile(sound[:, :length], (1, max(1, length // max(1, sound.shape[1]))))
     return np.pad(whole, ((0, 0), (0, length - whole.shape[1])))
-
-
-def quantised(sound: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Through 16-bit integers and back: what the network heard in training had been stored so."""
-    integers = (np.clip(sound, -1.0, 1.0) * INT16).astype(np.int16)
-    return (integers / INT16).astype(np.float32)

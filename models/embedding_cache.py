@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+CACHE_BYTES = 512 << 20  # 128 frames of SAM at full size: 256 x 64 x 64 floats are 4 MiB
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,26 @@ class EmbeddingCache:
             while self._bytes > self._limit:
                 _, oldest = self._entries.popitem(last=False)
                 self._bytes -= oldest.nbytes
+
+    def of_frames(
+        self,
+        frames: NDArray[np.uint8],
+        weights: str,
+        compute: Callable[[NDArray[np.uint8]], Tensor],
+        per_batch: int,
+    ) -> Tensor:
+        """Frames [n, ...] -> tensors [n, ...], those that are not here computed `per_batch` at a time."""
+        keys = [content_key(frame, weights) for frame in frames]
+        cached = {key: self.get(key) for key in dict.fromkeys(keys)}
+        found = {key: tensor for key, tensor in cached.items() if tensor is not None}
+        missing = [key for key in cached if key not in found]
+        for start in range(0, len(missing), per_batch):
+            batch = missing[start : start + per_batch]
+            computed = compute(frames[[keys.index(key) for key in batch]])
+            for key, tensor in zip(batch, computed, strict=True):
+                found[key] = tensor.clone()
+                self.put(key, found[key])
+        return torch.stack([found[key] for key in keys])
 
     @property
     def counts(self) -> CacheCounts:

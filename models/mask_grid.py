@@ -17,9 +17,8 @@ from torch import Tensor
 
 from models.batching import Batcher
 from models.overlaps import suppressed
-from models.sam import MASK_THRESHOLD, PROMPTS_PER_BATCH, Sam
 from models.stages import stage
-from models.suppliers import Prompt
+from models.suppliers import MASK_THRESHOLD, PROMPTS_PER_BATCH, Prompt, PromptedSegmenter
 
 STABILITY_OFFSET = 1.0  # of the logit, to both sides of the threshold
 FULL_SIZE_BYTES = 64 << 20  # of float logits at full size that exist at a time
@@ -67,7 +66,7 @@ class Patch:
 class MaskGrid:
     """Asks SAM at every point of a grid."""
 
-    def __init__(self, sam: Sam, batcher: Batcher) -> None:
+    def __init__(self, sam: PromptedSegmenter, batcher: Batcher) -> None:
         self.sam, self.batcher = sam, batcher
 
     def __call__(self, embedding: Tensor, size: Size, limits: GridLimits) -> list[Candidate]:

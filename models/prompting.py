@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.batching import Batcher
-from models.sam import MASK_THRESHOLD, PROMPTS_PER_BATCH, Sam
 from models.stages import stage
-from models.suppliers import Prompt
+from models.suppliers import MASK_THRESHOLD, PROMPTS_PER_BATCH, Prompt, PromptedSegmenter
 
 Size = tuple[int, int]
 
@@ -40,7 +39,7 @@ class Question:
 class Prompting:
     """Asks SAM, through the batcher, so that windows in other threads share its batches and its cache."""
 
-    def __init__(self, sam: Sam, batcher: Batcher) -> None:
+    def __init__(self, sam: PromptedSegmenter, batcher: Batcher) -> None:
         self.sam, self.batcher = sam, batcher
 
     def embed(self, frames: NDArray[np.uint8]) -> list[Tensor]:

@@ -22,17 +22,13 @@ from transformers import SamConfig, SamModel
 from transformers.initialization import no_init_weights
 
 from models.checkpoints import load_into, read_safetensors
-from models.embedding_cache import CacheCounts, EmbeddingCache, content_key
-from models.suppliers import MaskSet, Prompt
+from models.embedding_cache import CACHE_BYTES, CacheCounts, EmbeddingCache
+from models.suppliers import MULTIMASK, PROMPTS_PER_BATCH, Prompt
 from models.weights import Weights
 
 MEAN = (123.675, 116.28, 103.53)  # RGB, of 0..255
 STD = (58.395, 57.12, 57.375)
-MASK_THRESHOLD = 0.0  # of the logit
-CACHE_BYTES = 512 << 20  # 128 frames at full size: 256 x 64 x 64 floats are 4 MiB
 IMAGES_PER_BATCH = 16
-PROMPTS_PER_BATCH = 64
-MULTIMASK = 3  # masks per prompt when several are asked for: part, subpart, whole
 
 
 def _vit(hidden: int, layers: int, heads: int, windows_every: int) -> dict[str, Any]:
@@ -118,18 +114,12 @@ class Sam:
     @torch.inference_mode()
     def embed(self, frames: NDArray[np.uint8]) -> Tensor:
         """RGB uint8 [n, H, W, 3] -> image embeddings [n, C, s, s] on the device, new frames in one batch."""
-        keys = [content_key(frame, self._identity) for frame in frames]
-        cached = {key: self._cache.get(key) for key in dict.fromkeys(keys)}
-        found = {key: embedding for key, embedding in cached.items() if embedding is not None}
-        missing = [key for key in cached if key not in found]
-        for start in range(0, len(missing), self._images_per_batch):
-            batch = missing[start : start + self._images_per_batch]
-            pixels = torch.stack([self.preprocess(frames[keys.index(key)]) for key in batch])
-            embeddings = self.network.vision_encoder(pixels.to(self.device)).last_hidden_state
-            for key, embedding in zip(batch, embeddings, strict=True):
-                found[key] = embedding.clone()
-                self._cache.put(key, found[key])
-        return torch.stack([found[key] for key in keys])
+        return self._cache.of_frames(frames, self._identity, self._embed, self._images_per_batch)
+
+    def _embed(self, frames: NDArray[np.uint8]) -> Tensor:
+        pixels = torch.stack([self.preprocess(frame) for frame in frames])
+        embeddings: Tensor = self.network.vision_encoder(pixels.to(self.device)).last_hidden_state
+        return embeddings
 
     def preprocess(self, frame: NDArray[np.uint8]) -> Tensor:
         """RGB uint8 [H, W, 3] -> float [3, size, size], normalised, the frame in the upper left corner."""
@@ -155,7 +145,7 @@ class Sam:
         """
         groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
         for index, prompt in enumerate(prompts):
-            groups[_shape(prompt)].append(index)
+            groups[prompt.shape].append(index)
         side, count = self.size // 4, MULTIMASK if multimask else 1
         logits = embeddings.new_empty((len(prompts), count, side, side))
         scores = embeddings.new_empty((len(prompts), count))
@@ -202,26 +192,3 @@ class Sam:
         height, width = self.fitted(size)
         square = F.interpolate(logits, (self.size, self.size), mode="bilinear", align_corners=False)
         return F.interpolate(square[..., :height, :width], size, mode="bilinear", align_corners=False)
-
-    def predict(
-        self, frames: NDArray[np.uint8], prompts: Sequence[Prompt], *, multimask: bool = True
-    ) -> list[MaskSet]:
-        """RGB uint8 [n, H, W, 3] and prompts on them -> the masks of each prompt, in order.
-
-        At most one prompt's masks are at full size on the device at a time.
-        """
-        if not prompts:
-            return []
-        size = (frames.shape[1], frames.shape[2])
-        logits, scores = self.decode(self.embed(frames), size, prompts, multimask=multimask)
-        qualities = scores.float().cpu().numpy()
-        return [
-            MaskSet((self.upscale(low[None], size)[0] > MASK_THRESHOLD).cpu().numpy(), quality)
-            for low, quality in zip(logits, qualities, strict=True)
-        ]
-
-
-def _shape(prompt: Prompt) -> tuple[int, bool]:
-    """What prompts must share to go through the network together: the number of points, a box or none."""
-    points = -1 if prompt.points is None else len(prompt.points)
-    return points, prompt.box is not None

@@ -11,8 +11,15 @@ from numpy.typing import NDArray
 SECONDS = 5  # of a clip in AVSBench
 AUDIOCLIP_RATE = 44_100  # Hz
 CLAP_RATE = 48_000  # Hz
+FULL_SCALE = 32_767.0  # of int16
 
 Wave = NDArray[np.float32]
+
+
+def quantised(wave: Wave) -> Wave:
+    """Through 16-bit integers and back: what CLAP heard in training had been stored so."""
+    integers = (np.clip(wave, -1.0, 1.0) * FULL_SCALE).astype(np.int16)
+    return (integers / FULL_SCALE).astype(np.float32)
 
 
 def resampled(wave: Wave, rate: int, target: int) -> Wave:

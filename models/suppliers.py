@@ -1,8 +1,7 @@
 """The seam between strategies and networks: what SAM, Grounding DINO and CLAP are asked and answer.
 
 Two suppliers stand behind it: `models/sam.py`, `grounding_dino.py` and `clap.py` over transformers, the
-default, and `models/official.py` over the original packages. NumPy goes in, and comes out where strategies
-meet pixels.
+default, and `models/official.py` over the original packages. Frames and sounds go in as NumPy.
 """
 
 from __future__ import annotations
@@ -18,6 +17,9 @@ from torch import Tensor
 from models.errors import InvalidOption
 
 BOX_THRESHOLD = 0.30  # of the best token's probability, as the paper's code
+MASK_THRESHOLD = 0.0  # of SAM's logit
+PROMPTS_PER_BATCH = 64  # of SAM's decoder
+MULTIMASK = 3  # SAM's masks for a prompt when several are asked for: part, subpart, whole
 
 
 @dataclass(frozen=True)
@@ -33,27 +35,30 @@ class Prompt:
     labels: NDArray[np.int64] | None = None
     box: tuple[float, float, float, float] | None = None
 
-
-@dataclass(frozen=True)
-class MaskSet:
-    """The masks of one prompt, bool [k, H, W], and the IoU that SAM predicts for each, [k], about [0, 1]."""
-
-    masks: NDArray[np.bool_]
-    scores: NDArray[np.float32]
-
     @property
-    def best(self) -> NDArray[np.bool_]:
-        """The mask of the highest score, [H, W]."""
-        mask: NDArray[np.bool_] = self.masks[int(self.scores.argmax())]
-        return mask
+    def shape(self) -> tuple[int, bool]:
+        """What prompts must share to go through SAM together: the number of points, a box or none."""
+        return -1 if self.points is None else len(self.points), self.box is not None
 
 
 class PromptedSegmenter(Protocol):
-    """What a strategy needs of SAM, whoever supplies it."""
+    """What strategies need of SAM, whoever supplies it. `size` is the side of its square, in pixels."""
 
-    def predict(
-        self, frames: NDArray[np.uint8], prompts: Sequence[Prompt], *, multimask: bool = True
-    ) -> list[MaskSet]: ...
+    size: int
+
+    def embed(self, frames: NDArray[np.uint8]) -> Tensor:
+        """RGB [n, H, W, 3] -> embeddings [n, C, s, s] on the device; frames seen before cost nothing."""
+        ...
+
+    def decode(
+        self, embeddings: Tensor, size: tuple[int, int], prompts: Sequence[Prompt], *, multimask: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Low-resolution mask logits [p, k, size/4, size/4] and the IoU that SAM predicts for each [p, k]."""
+        ...
+
+    def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Low-resolution logits [p, k, s, s] -> logits at the size of the frame [p, k, H, W]."""
+        ...
 
 
 @dataclass(frozen=True)

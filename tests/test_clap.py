@@ -18,6 +18,7 @@ from models.clap import SAMPLE_RATE, Clap
 from models.errors import InvalidOption
 from models.install import install_trained
 from models.key_rules import RULES
+from models.segments import quantised
 from models.text_tokens import roberta, tiny_roberta
 from models.weights import Weights
 
@@ -65,7 +66,7 @@ def test_a_second_is_repeated_to_fill_ten(encoder: Clap, sound: NDArray[np.float
 def test_rounding_to_16_bits_is_that_of_the_original() -> None:
     wave = np.array([[0.0, 1.0, -1.0, 2.0, 0.5, -0.5, 1 / 32767, 0.9 / 32767]], np.float32)
     expected = np.array([[0, 32767, -32767, 32767, 16383, -16383, 1, 0]], np.float32) / 32767
-    np.testing.assert_array_equal(clap.quantised(wave), expected.astype(np.float32))
+    np.testing.assert_array_equal(quantised(wave), expected.astype(np.float32))
 
 
 def test_rounding_can_be_left_out(network: Any, encoder: Clap, sound: NDArray[np.float32]) -> None:
@@ -85,7 +86,7 @@ def test_sentences_together_are_as_each_alone(network: Any, encoder: Clap) -> No
 def reference_mel(sound: NDArray[np.float32]) -> torch.Tensor:
     """What transformers' own extractor makes of it, a frame at a time, with the original's settings."""
     extractor = ClapFeatureExtractor(frequency_min=50, truncation="rand_trunc", padding="repeatpad")
-    features = extractor(list(clap.quantised(sound)), sampling_rate=SAMPLE_RATE, return_tensors="pt")
+    features = extractor(list(quantised(sound)), sampling_rate=SAMPLE_RATE, return_tensors="pt")
     mel: torch.Tensor = features["input_features"].float()
     return mel
 
@@ -95,7 +96,7 @@ def test_the_spectrogram_is_that_of_the_reference(
     encoder: Clap, sound: NDArray[np.float32], samples: int
 ) -> None:
     piece = np.tile(sound[:2], (1, 4))[:, :samples]
-    heard = torch.from_numpy(clap.filled(clap.quantised(piece)))
+    heard = torch.from_numpy(clap.filled(quantised(piece)))
     torch.testing.assert_close(encoder.log_mel(heard), reference_mel(piece), atol=1e-4, rtol=0)  # dB
 
 

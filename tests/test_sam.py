@@ -91,12 +91,12 @@ def test_the_whole_forward_of_the_network_is_what_decode_computes(
 
 
 def test_masks_come_back_at_the_size_of_the_frame(segmenter: Sam, frames: NDArray[np.uint8]) -> None:
-    several = segmenter.predict(frames, PROMPTS)
-    single = segmenter.predict(frames, PROMPTS, multimask=False)
-    assert [found.masks.shape for found in several] == [(3, 60, 100)] * 6
-    assert [found.masks.shape for found in single] == [(1, 60, 100)] * 6
-    assert all(found.best.dtype == bool and found.best.shape == (60, 100) for found in several)
-    assert segmenter.predict(frames, []) == []
+    size, embeddings = (60, 100), segmenter.embed(frames)
+    several, _ = segmenter.decode(embeddings, size, PROMPTS)
+    single, _ = segmenter.decode(embeddings, size, PROMPTS, multimask=False)
+    assert segmenter.upscale(several, size).shape == (6, 3, *size)
+    assert segmenter.upscale(single, size).shape == (6, 1, *size)
+    assert [len(each) for each in segmenter.decode(embeddings, size, [])] == [0, 0]
 
 
 @pytest.mark.parametrize("size", [(60, 100), (100, 60), (1, 7), (256, 256), (33, 500)])
@@ -137,9 +137,9 @@ def test_five_frames_are_one_batch_and_a_second_request_none(
 ) -> None:
     counting = Counting(network.vision_encoder)
     try:
-        segmenter.predict(frames, PROMPTS)
-        segmenter.predict(frames, PROMPTS[:1], multimask=False)
-        segmenter.predict(frames[::-1], PROMPTS[:2])
+        segmenter.embed(frames)
+        segmenter.embed(frames)
+        segmenter.embed(frames[::-1])
     finally:
         counting.handle.remove()
     assert counting.batches == [5]

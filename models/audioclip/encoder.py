@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,12 +12,9 @@ from torch import Tensor
 from models.audioclip.audio import AudioScale
 from models.audioclip.audioclip import AudioCLIP, unit
 from models.audioclip.tokenizer import Tokenizer
-from models.errors import InvalidOption
 from models.segments import SECONDS
+from models.text_rows import TextRows
 from models.weights import Weights
-
-TEXTS_PER_BATCH = 64
-TEXTS_KEPT = 8192
 
 
 class AudioClipEncoder:
@@ -27,8 +23,7 @@ class AudioClipEncoder:
     def __init__(self, network: AudioCLIP, tokenizer: Tokenizer) -> None:
         self.network, self._tokenizer = network, tokenizer
         self.resolution = network.config.image.resolution
-        self._texts: dict[str, Tensor] = {}
-        self._lock = threading.Lock()
+        self._rows = TextRows(self._text)
 
     @property
     def device(self) -> torch.device:
@@ -47,18 +42,11 @@ class AudioClipEncoder:
     @torch.inference_mode()
     def text(self, sentences: Sequence[str]) -> Tensor:
         """Sentences -> unit rows [n, embed]. A sentence seen before is not computed again."""
-        if not sentences:
-            raise InvalidOption("The vocabulary is empty; name at least one sound.")
-        with self._lock:
-            new = [each for each in dict.fromkeys(sentences) if each not in self._texts]
-            if len(self._texts) + len(new) > TEXTS_KEPT:
-                self._texts = {each: self._texts[each] for each in sentences if each in self._texts}
-            for start in range(0, len(new), TEXTS_PER_BATCH):
-                batch = new[start : start + TEXTS_PER_BATCH]
-                tokens = self._tokenizer(batch, self.network.config.text.context)
-                rows = unit(self.network.encode_text(tokens.to(self.device)))
-                self._texts |= {each: row.clone() for each, row in zip(batch, rows, strict=True)}
-            return torch.stack([self._texts[each] for each in sentences])
+        return self._rows(sentences)
+
+    def _text(self, sentences: Sequence[str]) -> Tensor:
+        tokens = self._tokenizer(sentences, self.network.config.text.context)
+        return unit(self.network.encode_text(tokens.to(self.device)))
 
     @torch.inference_mode()
     def pictures(self, images: Tensor) -> Tensor:

@@ -14,14 +14,13 @@ from models import parts
 from models.audioclip.encoder import AudioClipEncoder
 from models.audioclip.preprocess import image_input
 from models.batching import Batcher
-from models.clap import quantised
 from models.mask_grid import Candidate, GridLimits, MaskGrid
 from models.media import Window
 from models.networks import Networks
 from models.prompting import Prompting
 from models.published_size import enlarged, squashed
 from models.recogniser import Recogniser
-from models.segments import AUDIOCLIP_RATE, CLAP_RATE
+from models.segments import AUDIOCLIP_RATE, CLAP_RATE, quantised
 from models.stages import stage
 from models.strategies import FrameMasks, Instance, Segmenter
 from models.strategies.gate import UNSEEN, by_agreement, by_energy, empty, united, unopposed

@@ -24,6 +24,7 @@ from models import clap, grounding_dino, parts, sam
 from models.audioclip import AudioCLIP
 from models.audioclip.encoder import AudioClipEncoder
 from models.audioclip.tokenizer import Tokenizer
+from models.embedding_cache import CACHE_BYTES
 from models.media import Window
 from models.networks import Networks
 from models.stages import STAGES, measured
@@ -49,7 +50,7 @@ class Given(Networks):
         super().__init__(device(), Weights())
         self.networks = dict(networks)
         segmenter, detector = self.networks["sam"], self.networks["grounding-dino"]
-        keep = 0 if forgetful else sam.CACHE_BYTES
+        keep = 0 if forgetful else CACHE_BYTES
         self.networks["sam"] = sam.Sam(segmenter, identity="random", cache_bytes=keep)
         self.networks["grounding-dino"] = OneByOne(detector) if forgetful else detector
         self.encoder = AudioClipEncoder(self.networks["audioclip"], Tokenizer())

@@ -19,10 +19,9 @@ from PIL import Image
 from models.audioclip.encoder import AudioClipEncoder
 from models.audioclip.tokenizer import Tokenizer
 from models.batching import Batcher
-from models.clap import quantised
 from models.mask_grid import Candidate
 from models.media import Media, Sampling, Window, windows
-from models.segments import AUDIOCLIP_RATE, CLAP_RATE
+from models.segments import AUDIOCLIP_RATE, CLAP_RATE, quantised
 from models.sound_maps import SoundMapper
 from models.strategies import STRATEGIES
 from models.strategies.heatmap_box_prompt import boxes, prompts_of
