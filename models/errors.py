@@ -56,7 +56,7 @@ class InvalidOption(EarshotError):
 
 
 class WeightsMissing(EarshotError):
-    """A network's weights are not installed."""
+    """A network's weights, or the packages that run it, are not installed."""
 
     status = 503
     code = "weights_missing"

@@ -46,14 +46,14 @@ def fetch(weights: Weights, name: str, *, keep: bool = False, progress: bool = T
     weight = _known(weights, name)
     for needed in weight.needs:
         fetch(weights, needed, progress=progress)
-    if weights.installed(name):
+    original = weights.folder / weight.file
+    if weights.installed(name) and (original.is_file() or not keep):
         return weights.path(name)
     if weight.url is None:
         raise WeightsMissing(f"The weights {name} have no public source. Train them, or import a checkpoint.")
     folder = _made(weights.folder)
     if weight.importer is not None:
         require_space(folder, 2 * weight.bytes)
-    original = folder / weight.file
     if not original.is_file():
         download(
             weight.url,

@@ -263,6 +263,24 @@ class Weights:
             metadata(path)
         return path
 
+    def original(self, network: str) -> Path:
+        """The checkpoint as published, from which the installed weight was made: the original packages read
+        no other. Its hash is checked."""
+        name = self.resolve(network)
+        if is_tiny(name):
+            fetched = NETWORKS[network][0]
+            raise WeightsMissing(
+                f"The original packages cannot run {name}. Install a published network with: "
+                f"python -m service weights fetch {fetched} --keep"
+            )
+        path = self.folder / self.registry[name].file
+        keep = f"Get it: python -m service weights fetch {name} --keep"
+        if not path.is_file():
+            raise WeightsMissing(f"The original packages read {path.name}, which was not kept. {keep}")
+        if digest(path) != self.lock(name)["source_sha256"]:
+            raise WeightsInvalid(f"{path.name} is not what {name} was made from. Delete it. {keep}")
+        return path
+
     def identity(self, name: str) -> Identity:
         """What answers for this name, from the lock file: no hashing."""
         resolved = self.resolve(name)

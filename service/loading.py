@@ -109,7 +109,8 @@ class Loaded:
             torch.set_num_threads(self.settings.torch_threads)
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = automatic if self.settings.device == "auto" else self.settings.device
-        return importlib.import_module("models.networks").Networks(self.device, self.weights, self.batcher)
+        make = importlib.import_module("models.networks").Networks
+        return make(self.device, self.weights, self.batcher, self.settings.supplier)
 
     def settle(self) -> None:
         """Wait until the device has done what it was given: a GPU works behind the program's back."""
@@ -134,7 +135,9 @@ class Loaded:
             importlib.import_module("torch").cuda.empty_cache()
 
     def _identity(self, network: str) -> dict[str, Any]:
-        return asdict(self.weights.identity(network))
+        identity = asdict(self.weights.identity(network))
+        supplier = self.networks.supplier(network)
+        return identity | ({"supplier": supplier} if supplier else {})
 
 
 def warm(strategy: Strategy, segmenter: Segmenter) -> None:

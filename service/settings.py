@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     """Uploads on their way in and copies of remote media; losing it loses nothing."""
     weights_dir: Path = Path.home() / ".cache" / "earshot"
     """The folder of checkpoints."""
+    supplier: Literal["transformers", "official"] = "transformers"
+    """Whose code runs SAM, Grounding DINO and CLAP; `official` is segment-anything, groundingdino-py and
+    laion-clap, in the environment that `make .venv-official/ready` builds."""
     strategies: Annotated[tuple[str, ...], NoDecode] = ("all",)
     """Names of the strategies that this worker loads, or `all`."""
     registry: str = "models.strategies"

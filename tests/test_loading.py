@@ -5,14 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
+import pytest
 
 from models import sam
 from models.stages import measured, stage
 from service.loading import Loaded
 from service.settings import Settings
 from service.telemetry import Metrics
+from tests.tiny_networks import tiny_networks
 
 
 def loaded(tmp_path: Path, **fields: object) -> Loaded:
@@ -92,3 +95,28 @@ def test_the_metrics_show_what_the_embedding_cache_found(tmp_path: Path) -> None
     text = metrics.expose().decode()
     assert 'avs_embedding_cache_total{model="sam",result="hit"} 2.0' in text
     assert 'avs_embedding_cache_total{model="sam",result="miss"} 1.0' in text
+
+
+def test_the_supplier_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which ends in a sentence here, where the original packages are not."""
+    monkeypatch.setenv("EARSHOT_SUPPLIER", "official")
+    tiny_networks(tmp_path)
+    one = Loaded(Settings(weights_dir=tmp_path, strategies=("random-sam",)), lambda name, size: None)
+    one.weights.tiny = tmp_path
+    one.load()
+    assert "make .venv-official/ready" in one.reasons["random-sam"]
+
+
+def test_a_result_says_whose_code_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = tiny_networks(tmp_path)
+    package = ModuleType("models.official")
+    vars(package)["load_sam"] = lambda weights, device: networks["sam"]
+    monkeypatch.setitem(sys.modules, "models.official", package)
+    for supplier in ("official", "transformers"):
+        one = Loaded(
+            Settings(weights_dir=tmp_path / "none", strategies=("random-sam",), supplier=supplier),
+            lambda name, size: None,
+        )
+        one.weights.tiny = tmp_path
+        one.load()
+        assert one.ready["random-sam"].models["sam"].get("supplier", "transformers") == supplier

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -11,10 +13,10 @@ import torch
 from models.acfpn import ACFPN, AcFpnConfig
 from models.audioclip import AudioCLIP, AudioCLIPConfig
 from models.checkpoints import write_safetensors
-from models.errors import WeightsMissing
+from models.errors import WeightsInvalid, WeightsMissing
 from models.networks import Networks
 from models.strategies.ac_fpn import build
-from models.weights import Weights, record
+from models.weights import Weights, digest, record
 
 
 @pytest.fixture
@@ -58,3 +60,46 @@ def test_what_is_not_there_says_so(networks: Networks) -> None:
         networks["resnet"]
     with pytest.raises(WeightsMissing, match="sam-vit-h are not installed"):
         networks["sam"]
+
+
+# --- the second supplier
+
+
+def test_the_setting_chooses_whose_code_runs(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of this test stands for the original packages: they need an environment of their own."""
+    package = ModuleType("models.official")
+    for network in ("sam", "grounding_dino", "clap"):
+        vars(package)[f"load_{network}"] = lambda weights, device, name=network: (name, weights, device)
+    monkeypatch.setitem(sys.modules, "models.official", package)
+    second = Networks("cpu", networks.weights, supplier="official")
+    assert second["sam"] == ("sam", networks.weights, torch.device("cpu"))
+    assert second["grounding-dino"][0] == "grounding_dino"
+    assert second["clap"][0] == "clap"
+    assert isinstance(second["ac-fpn"], ACFPN)
+    assert {name: second.supplier(name) for name in ("sam", "ac-fpn")} == {"sam": "official", "ac-fpn": None}
+    assert networks.supplier("sam") is None
+
+
+def test_without_the_original_packages_the_setting_says_how_to_get_them(networks: Networks) -> None:
+    with pytest.raises(WeightsMissing, match=r"make \.venv-official/ready"):
+        Networks("cpu", networks.weights, supplier="official")["sam"]
+
+
+def test_the_original_packages_read_the_original_file(tmp_path: Path) -> None:
+    weights = Weights(tmp_path, tiny=tmp_path / "none")
+    original, ours = tmp_path / "sam_vit_b_01ec64.pth", tmp_path / "sam-vit-b.safetensors"
+    original.write_bytes(b"as published")
+    write_safetensors(ours, {}, {})
+    record(tmp_path, "sam-vit-b", ours, source="u", source_sha256=digest(original), licence="Apache-2.0")
+    assert weights.original("sam") == original
+    original.write_bytes(b"another")
+    with pytest.raises(WeightsInvalid, match="not what sam-vit-b was made from"):
+        weights.original("sam")
+    original.unlink()
+    with pytest.raises(WeightsMissing, match="weights fetch sam-vit-b --keep"):
+        weights.original("sam")
+
+
+def test_the_original_packages_do_not_run_the_tiny_family(networks: Networks) -> None:
+    with pytest.raises(WeightsMissing, match="cannot run audioclip-tiny"):
+        networks.weights.original("audioclip")

@@ -1,8 +1,4 @@
-"""The three original packages, imported without a network and beside a CPU build of torch.
-
-torchvision's wheel expects operators that a CPU torch does not have; laion-clap downloads three tokenizers
-and one network when it is imported. Both are met here with what is on this machine.
-"""
+"""torchvision beside a CPU build of torch: its wheel expects operators that a CPU torch does not have."""
 
 from __future__ import annotations
 
@@ -27,7 +23,9 @@ def import_torchvision() -> ModuleType:
         library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library.impl("nms", _nms, "CPU")
         _KEPT.append(library)
-        return importlib.import_module("torchvision")
+        torchvision = importlib.import_module("torchvision")
+        importlib.import_module("torchvision.extension")._has_ops = lambda: True  # `nms` asks
+        return torchvision
 
 
 _KEPT: list[Any] = []  # a library that is collected takes its operators with it
@@ -48,16 +46,3 @@ def _nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
         iou = shared / (areas[best] + areas[order] - shared)
         order = [index for index, value in zip(order, iou.tolist(), strict=True) if value <= threshold]
     return torch.tensor(kept, dtype=torch.int64)
-
-
-def import_laion_clap(roberta: dict[str, int]) -> ModuleType:
-    """laion_clap, whose text tower is a random RoBERTa of the given sizes."""
-    transformers = importlib.import_module("transformers")
-    for name in ("BertTokenizer", "RobertaTokenizer", "BartTokenizer"):
-        getattr(transformers, name).from_pretrained = staticmethod(lambda *_, **__: None)
-    config = transformers.RobertaConfig(
-        max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5, **roberta
-    )
-    build = transformers.RobertaModel
-    build.from_pretrained = staticmethod(lambda *_, **__: build(config))
-    return importlib.import_module("laion_clap")

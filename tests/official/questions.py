@@ -4,6 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from models.mask_grid import GridLimits
+from models.media import Window
+from models.strategies.options import (
+    BoxPromptOptions,
+    GateOptions,
+    GridThresholds,
+    HeatmapBoxPromptOptions,
+    NoPromptOptions,
+    PointPromptOptions,
+    RandomSamOptions,
+)
 from models.suppliers import Prompt
 
 _RNG = np.random.default_rng(7)
@@ -41,3 +52,39 @@ DINO = {
     "nheads": 8,
     "num_queries": 60,
 }
+
+# The grid of `no-prompt`. The limits keep some random masks and refuse some. Boxes of random masks overlap
+# nearly whole: `filtered` keeps what passes the filters, `suppressed` the best of those.
+GRIDS = {
+    "filtered": GridLimits(points_per_side=6, quality=0.8, stability=0.97, overlap=1.0),
+    "suppressed": GridLimits(points_per_side=6, quality=0.7, stability=0.96, overlap=0.98),
+}
+
+# Whole strategies, through the setting that chooses the supplier. Random networks hear noise in anything.
+_DEAF = GateOptions(noise=False)
+STRATEGIES = {
+    "random-sam": RandomSamOptions(),
+    "point-prompt": PointPromptOptions(gate=_DEAF),
+    "heatmap-box-prompt": HeatmapBoxPromptOptions(gate=_DEAF),
+    "box-prompt": BoxPromptOptions(labels=LABELS, top_k=2, gate=_DEAF),
+    "no-prompt": NoPromptOptions(
+        points_per_side=2,
+        thresholds=GridThresholds(quality=0.7, stability=0.9, score=0.5),
+        gate=_DEAF,
+    ),
+}
+
+
+def clip() -> Window:
+    """The frames, each with a second of sound at both rates."""
+    count = len(FRAMES)
+    return Window(
+        index=0,
+        size=(FRAMES.shape[1], FRAMES.shape[2]),
+        timestamps=tuple(map(float, range(count))),
+        indices=tuple(range(count)),
+        audio_windows=tuple((float(i), i + 1.0) for i in range(count)),
+        frames=FRAMES,
+        audio={44_100: SOUND[:, :44_100], 48_000: SOUND},
+        has_audio=True,
+    )

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,45 +14,140 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from models.audioclip import AudioCLIP, AudioCLIPConfig
+from models.checkpoints import write_safetensors
+from models.networks import Networks
+from models.strategies import STRATEGIES
 from models.text_tokens import tiny_roberta, tiny_wordpieces
+from models.weights import WEIGHTS, Weights, digest, record
 from tests.official import questions
-from tests.official.packages import import_laion_clap, import_torchvision
+from tests.official.packages import import_torchvision
+
+FIRMNESS, OPINION, SPREAD = 2e3, 0.88, 2.0  # of random masks and of what SAM thinks of them
 
 
 def main(folder: Path) -> None:
-    """Write `NAME.pth` and `NAME.npz` for each of the three."""
+    """Write the checkpoints, as published, into a weights folder, and the answers beside it."""
     torch.manual_seed(0)
     import_torchvision()
     official = importlib.import_module("models.official")
-
-    network = stirred(sam())
+    weights = Weights(folder / "weights", tiny=folder / "tiny")
+    weights.folder.mkdir()
+    install_texts(weights)
+    install_audioclip(weights)
+    official.BUILDERS = {
+        "sam-vit-b": lambda _: sam(),
+        "grounding-dino-swin-t": lambda weights: grounding_dino(official, weights),
+        "clap-630k-audioset-best": lambda _: clap(official),
+    }
+    made = {name: official.BUILDERS[name](weights) for name in official.BUILDERS}
+    network = stirred(made["sam-vit-b"])
     torch.save(network.state_dict(), folder / "sam.pth")
-    logits, scores = official.OfficialSam(network).logits(questions.FRAMES, questions.PROMPTS)
-    np.savez(folder / "sam.npz", logits=logits, scores=scores)
-
-    network = stirred(grounding_dino(folder / "bert"))
-    with torch.no_grad():  # else every random logit is so large that its probability is 1
-        network.transformer.decoder.norm.weight.mul_(0.1)
-    torch.save(
-        {"model": {f"module.{key}": each for key, each in network.state_dict().items()}}, folder / "dino.pth"
-    )
-    detector = official.OfficialGroundingDino(network, short=questions.SHORT, long=questions.LONG)
-    found = detector.detect(questions.FRAMES, [questions.LABELS] * len(questions.FRAMES), threshold=0.0)
-    boxes = np.array([[each.box for each in frame] for frame in found])
-    np.savez(
-        folder / "dino.npz", boxes=boxes, scores=np.array([[each.score for each in frame] for frame in found])
-    )
-
-    module = import_laion_clap(questions.ROBERTA).CLAP_Module(enable_fusion=False, device="cpu")
+    answer_sam(official.OfficialSam(network, identity="plain"), folder)
+    install(weights, "sam-vit-b", opinionated(network).state_dict())
+    install(weights, "grounding-dino-swin-t", checkpoint_of_dino(stirred(made["grounding-dino-swin-t"])))
+    module = made["clap-630k-audioset-best"]
     stirred(module.model)
-    torch.save({"state_dict": module.model.state_dict(), "epoch": np.float64(1)}, folder / "clap.pth")
-    encoder = official.OfficialClap(module, tokenize)
+    checkpoint = {"state_dict": module.model.state_dict(), "epoch": np.float64(1)}
+    install(weights, "clap-630k-audioset-best", checkpoint)
+
+    networks = Networks("cpu", weights, supplier="official")
+    networks["grounding-dino"]._prepare = official.OfficialGroundingDino(
+        None, short=questions.SHORT, long=questions.LONG
+    )._prepare
+    networks["clap"]._tokens = tiny_roberta(official.TEXT_TOKENS)
+    answer_grid(networks["sam"], folder)
+    found = networks["grounding-dino"].detect(
+        questions.FRAMES, [questions.LABELS] * len(questions.FRAMES), threshold=0.0
+    )
+    np.savez(
+        folder / "dino.npz",
+        boxes=np.array([[each.box for each in frame] for frame in found]),
+        scores=np.array([[each.score for each in frame] for frame in found]),
+    )
     np.savez(
         folder / "clap.npz",
-        audio=encoder.audio(questions.SOUND).numpy(),
-        text=encoder.text(questions.SENTENCES).numpy(),
+        audio=networks["clap"].audio(questions.SOUND).numpy(),
+        text=networks["clap"].text(questions.SENTENCES).numpy(),
     )
+    for name, options in questions.STRATEGIES.items():
+        segmenter = importlib.import_module(STRATEGIES[name].module).build(networks)
+        masks = np.stack([frame.mask for frame in segmenter(questions.clip(), options)])
+        np.savez(folder / f"{name}.npz", masks=masks)
+
+
+def answer_sam(segmenter: Any, folder: Path) -> None:
+    """By the authors' predictor, a prompt at a time, and by the supplier."""
+    predictor = importlib.import_module("segment_anything").SamPredictor(segmenter.network)
+    answers = []
+    for prompt in questions.PROMPTS:
+        predictor.set_image(questions.FRAMES[prompt.frame])
+        box = None if prompt.box is None else np.array(prompt.box)
+        answers.append(predictor.predict(prompt.points, prompt.labels, box, return_logits=True)[:2])
+    logits, scores = map(np.stack, zip(*answers, strict=True))
+    size = (questions.FRAMES.shape[1], questions.FRAMES.shape[2])
+    low, ours = segmenter.decode(segmenter.embed(questions.FRAMES), size, questions.PROMPTS)
+    np.savez(
+        folder / "sam.npz",
+        logits=logits,
+        scores=scores,
+        supplied_logits=segmenter.upscale(low, size).numpy(),
+        supplied_scores=ours.numpy(),
+    )
+
+
+def answer_grid(segmenter: Any, folder: Path) -> None:
+    """What segment-anything's own automatic generator finds in each frame."""
+    make = importlib.import_module("segment_anything").SamAutomaticMaskGenerator
+    answers: dict[str, NDArray[Any]] = {}
+    for kind, limits in questions.GRIDS.items():
+        generator = make(
+            segmenter.network,
+            points_per_side=limits.points_per_side,
+            pred_iou_thresh=limits.quality,
+            stability_score_thresh=limits.stability,
+            box_nms_thresh=limits.overlap,
+        )
+        for index, frame in enumerate(questions.FRAMES):
+            found = generator.generate(frame)
+            answers[f"masks_{kind}_{index}"] = np.stack([each["segmentation"] for each in found])
+            answers[f"boxes_{kind}_{index}"] = np.array([each["bbox"] for each in found])  # x, y, w, h
+            answers[f"scores_{kind}_{index}"] = np.array([each["predicted_iou"] for each in found])
+    np.savez(folder / "grid.npz", **answers)
+
+
+def install(weights: Weights, name: str, checkpoint: Any) -> None:
+    """A checkpoint in the folder as `weights fetch --keep` leaves it; ours beside it is never read here."""
+    original = weights.folder / WEIGHTS[name].file
+    torch.save(checkpoint, original)
+    write_safetensors(weights.file(name), {}, {})
+    kept = {"source": "this test", "source_sha256": digest(original), "licence": "Apache-2.0"}
+    record(weights.folder, name, weights.file(name), **kept)
+
+
+def install_audioclip(weights: Weights) -> None:
+    """A random tiny one: AudioCLIP is ours with either supplier."""
+    weights.tiny.mkdir()
+    path = weights.tiny / "audioclip.safetensors"
+    write_safetensors(path, dict(AudioCLIP(AudioCLIPConfig.tiny()).state_dict()), {})
+    record(weights.tiny, "audioclip-tiny", path, source="this test", source_sha256="", licence="Apache-2.0")
+
+
+def install_texts(weights: Weights) -> None:
+    """Vocabularies of single characters and bytes under the names of the published ones."""
+    words = {index: word for word, index in tiny_wordpieces().items()}
+    lines = [words.get(index, f"[unused{index}]") for index in range(questions.BERT["vocab_size"])]
+    texts = {
+        "bert-base-uncased": "\n".join(lines) + "\n",
+        "roberta-base-vocab": json.dumps({"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}),
+        "roberta-base-merges": "#version: 0.2\n",
+    }
+    for name, text in texts.items():
+        path = weights.file(name)
+        path.write_text(text)
+        record(weights.folder, name, path, source="this test", source_sha256="", licence="Apache-2.0")
 
 
 def stirred(network: Any) -> Any:
@@ -61,6 +157,25 @@ def stirred(network: Any) -> Any:
         for parameter in filter(lambda each: each.requires_grad, network.parameters()):
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.02)
     return network.eval()
+
+
+def opinionated(network: Any) -> Any:
+    """SAM with masks far from their threshold, and opinions of them around the grid's limit."""
+    decoder = network.mask_decoder
+    with torch.no_grad():
+        for head in decoder.output_hypernetworks_mlps:
+            head.layers[-1].weight.mul_(FIRMNESS)
+            head.layers[-1].bias.mul_(FIRMNESS)
+        decoder.iou_prediction_head.layers[-1].weight.mul_(SPREAD)
+        decoder.iou_prediction_head.layers[-1].bias.fill_(OPINION)
+    return network
+
+
+def checkpoint_of_dino(network: Any) -> dict[str, Any]:
+    """As published, with a training loop's wrappers."""
+    with torch.no_grad():  # else every random logit is so large that its probability is 1
+        network.transformer.decoder.norm.weight.mul_(0.1)
+    return {"model": {f"module.{key}": each for key, each in network.state_dict().items()}}
 
 
 def sam() -> Any:
@@ -89,26 +204,22 @@ def sam() -> Any:
     )
 
 
-def grounding_dino(bert: Path) -> Any:
-    """groundingdino with Swin-T as it is and the rest small; its BERT lies in a folder made here."""
+def grounding_dino(official: Any, weights: Weights) -> Any:
+    """groundingdino with Swin-T as it is and the rest small."""
     transformers = importlib.import_module("transformers")
-    transformers.BertModel(transformers.BertConfig(**questions.BERT)).save_pretrained(bert)
-    words = {index: word for word, index in tiny_wordpieces().items()}
-    lines = [words.get(index, f"[unused{index}]") for index in range(questions.BERT["vocab_size"])]
-    (bert / "vocab.txt").write_text("\n".join(lines) + "\n")
-    package = importlib.import_module("groundingdino")
-    settings = importlib.import_module("groundingdino.util.slconfig").SLConfig.fromfile(
-        str(Path(package.__file__ or "").parent / "config/GroundingDINO_SwinT_OGC.py")
+    bert = transformers.BertConfig(**questions.BERT)
+    vocabulary = weights.path("bert-base-uncased")
+    return official.build_grounding_dino("GroundingDINO_SwinT_OGC.py", vocabulary, bert, **questions.DINO)
+
+
+def clap(official: Any) -> Any:
+    """laion-clap with HTSAT-tiny as it is and a small RoBERTa."""
+    transformers = importlib.import_module("transformers")
+    return official.build_clap(
+        transformers.RobertaConfig(
+            max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5, **questions.ROBERTA
+        )
     )
-    for key, value in {**questions.DINO, "device": "cpu", "text_encoder_type": str(bert)}.items():
-        setattr(settings, key, value)
-    return importlib.import_module("groundingdino.models").build_model(settings)
-
-
-def tokenize(sentences: list[str]) -> dict[str, torch.Tensor]:
-    """Single bytes, in the form that laion-clap's own tokenizer returns."""
-    ids, real = tiny_roberta(77).batch(sentences)
-    return {"input_ids": ids, "attention_mask": real.long()}
 
 
 if __name__ == "__main__":
