@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -100,7 +101,12 @@ def read_checkpoint(path: Path) -> State:
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     try:
-        with torch.serialization.safe_globals([(Ignored, name) for name in RECORDS]):
+        with (
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals([(Ignored, name) for name in RECORDS]),
+        ):
+            # Whether the file can be read is said below, in a sentence.
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             # A zip archive can be mapped instead of read; files from before PyTorch 1.6 cannot.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:

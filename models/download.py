@@ -23,6 +23,7 @@ from tqdm import tqdm
 from models.errors import WeightsInvalid, WeightsMissing
 
 ATTEMPTS = 5  # in a row without a single new byte
+UNMET_ATTEMPTS = 2  # of a server that has never answered: it is missing, not busy
 PAUSE = 1.0  # s before the second attempt; doubles with each
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)  # s without any byte
 SPARE = 256 << 20  # bytes that stay free on the disk
@@ -70,7 +71,7 @@ class _Incomplete(Exception):
 
 def _receive_all(client: httpx.Client, url: str, file: IO[bytes], part: Path, progress: bool) -> None:
     """Attempt after attempt until the file is whole; only attempts that bring nothing count against it."""
-    fruitless = 0
+    fruitless, allowed = 0, UNMET_ATTEMPTS
     while True:
         before = file.tell()
         try:
@@ -79,12 +80,12 @@ def _receive_all(client: httpx.Client, url: str, file: IO[bytes], part: Path, pr
         except OSError as error:
             raise WeightsMissing(f"{part} cannot be written: {error.strerror}.") from error
         except (httpx.TransportError, _Incomplete) as error:
+            if not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                allowed = ATTEMPTS
             fruitless = 0 if file.tell() > before else fruitless + 1
-            if fruitless == ATTEMPTS:
-                raise WeightsMissing(
-                    f"{url} cannot be downloaded: {_reason(error)}. What came so far is kept; "
-                    "run the same command again to go on from there."
-                ) from error
+            if fruitless >= allowed:
+                unmet = allowed == UNMET_ATTEMPTS
+                raise WeightsMissing(_unreachable(url, error) if unmet else _given_up(url, error)) from error
             time.sleep(PAUSE * 2**fruitless)
 
 
@@ -174,9 +175,20 @@ def _notes(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _reason(error: Exception) -> str:
-    """The cause in a few words: name resolution and refused connections are the usual ones."""
-    return str(error) or type(error).__name__
+def _given_up(url: str, error: Exception) -> str:
+    return (
+        f"{url} cannot be downloaded: {str(error) or type(error).__name__}. What came so far is kept; "
+        "run the same command again to go on from there."
+    )
+
+
+def _unreachable(url: str, error: Exception) -> str:
+    host = httpx.URL(url).host
+    return (
+        f"{url} cannot be downloaded: {host} cannot be reached from this machine ({error}). Behind a proxy, "
+        "set HTTPS_PROXY; without a network, bring the file from another machine and use: "
+        "python -m service weights import NAME FILE"
+    )
 
 
 def _alone(file: IO[bytes], part: Path) -> None:

@@ -60,14 +60,23 @@ class WindowPlan:
     mode: Mode = "uniform"
 
 
-def plan(summary: Summary, sampling: Sampling, limits: Limits = Limits()) -> tuple[WindowPlan, ...]:  # noqa: B008
-    """Cut the sampled moments of a clip into windows of at most WINDOW_FRAMES and WINDOW_PIXELS."""
+def plan(
+    summary: Summary,
+    sampling: Sampling,
+    limits: Limits = Limits(),  # noqa: B008
+    together: int = 1,
+) -> tuple[WindowPlan, ...]:
+    """Cut the sampled moments of a clip into windows of at most WINDOW_FRAMES and WINDOW_PIXELS.
+
+    Frames that are seen `together` stay in one window, unless they are too large for it.
+    """
     check(sampling)
     if sampling.mode == "avsbench":
         first, times = 0, benchmark_moments(summary, sampling)
     else:
         first, times = uniform_moments(summary, sampling, limits)
     size = max(1, min(WINDOW_FRAMES, WINDOW_PIXELS // (summary.width * summary.height)))
+    size -= size % together if size > together else 0
     return tuple(
         WindowPlan(index, times[begin : begin + size], first + begin, sampling.mode)
         for index, begin in enumerate(range(0, len(times), size))

@@ -6,6 +6,7 @@ an example [1, 96, 64] -> six convolutions -> three layers -> 128 numbers from 0
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.checkpoints import load_into, read_checkpoint
+from models.errors import WeightsInvalid
 from models.key_rules import VGGISH
 from models.weights import Weights
 
@@ -27,6 +29,7 @@ BANDS = 64
 LOWEST, HIGHEST = 125.0, 7500.0  # Hz
 OFFSET = 0.01  # under the logarithm
 FRAMES = 96  # of an example: 0.96 s
+CONVOLUTIONS = (0, 3, 6, 8, 11, 13)  # among the layers of `features`; the rest are ReLUs and pools
 EXAMPLE = (FRAMES - 1) * HOP + WINDOW  # samples that an example is made of
 
 Wave = NDArray[np.float32]
@@ -124,15 +127,25 @@ def build(name: str) -> Vggish:  # noqa: ARG001
     return Vggish()
 
 
-def load_vggish(path: Path, config: VggishConfig | None = None) -> Vggish:
-    """From our file or the published one, for inference only."""
+def load_vggish(path: Path) -> Vggish:
+    """From our file or the published one, for inference only; its sizes are those of its tensors."""
+    state = VGGISH.apply(read_checkpoint(path))
     with torch.device("meta"):
-        network = Vggish(config).to_empty(device="cpu")
-    load_into(network, VGGISH.apply(read_checkpoint(path)), path.name)
+        network = Vggish(config_of(path, state)).to_empty(device="cpu")
+    load_into(network, state, path.name)
     return network.eval().requires_grad_(False)
+
+
+def config_of(path: Path, state: Mapping[str, Tensor]) -> VggishConfig:
+    """The widths of a file's layers."""
+    try:
+        one, two, three, four, five, six = (len(state[f"features.{i}.bias"]) for i in CONVOLUTIONS)
+        hidden, embed = len(state["embeddings.0.bias"]), len(state["embeddings.4.bias"])
+    except KeyError as missing:
+        raise WeightsInvalid(f"{path.name} does not fit Vggish: {missing.args[0]} is missing.") from None
+    return VggishConfig((one, two, three, four, five, six), hidden, embed)
 
 
 def load(weights: Weights, device: torch.device | str = "cpu") -> Vggish:
     """The installed VGGish, checked, on the device."""
-    tiny = weights.identity("vggish").family == "tiny"
-    return load_vggish(weights.path("vggish"), VggishConfig.tiny() if tiny else None).to(device)
+    return load_vggish(weights.path("vggish")).to(device)

@@ -99,10 +99,12 @@ def _fetch(arguments: argparse.Namespace, weights: Weights) -> int:
 
 
 def _verify(arguments: argparse.Namespace, weights: Weights) -> int:
-    status = OK
+    status, found = OK, False
     for name, problem in verify(weights, tuple(arguments.names)):
         _say(f"{name}: {problem or 'ok'}")
-        status = FAILED if problem else status
+        found, status = True, FAILED if problem else status
+    if not found:
+        _say(f"Nothing is installed in {weights.folder}; `python -m service weights fetch all` installs.")
     return status
 
 

@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = command("serve", "Start Redis, the API and workers on this machine; Ctrl-C stops them all.")
     add_address(one)
-    one.add_argument("--workers", type=int, default=1, metavar="N", help="worker processes (1)")
+    one.add_argument("--workers", type=worker_count, default=1, metavar="N", help="worker processes (1)")
     one.set_defaults(run=serve)
 
     one = command("api", "Start the HTTP process; settings come from the environment (service/settings.py).")
@@ -95,6 +95,12 @@ def parser() -> argparse.ArgumentParser:
 
     command("weights", "List, fetch, verify and import weights.")
     return root
+
+
+def worker_count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of workers; give 1 or more")
+    return int(text)
 
 
 def add_address(one: argparse.ArgumentParser) -> None:

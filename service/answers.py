@@ -14,10 +14,11 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from service.desk import Desk, wait_of
+from service.desk import Desk
 from service.errors import Refusal
 from service.notifier import changed
 from service.problems import AsciiJSONResponse, stored_problem_response
+from service.ranges import part_of
 from service.records import Blob, Event, JobRecord, JobStatus
 from service.renders import overlay_key
 from service.results import Format, Result, in_chunks
@@ -75,9 +76,10 @@ def job_headers(record: JobRecord) -> dict[str, str]:
 
 
 async def result_response(
-    desk: Desk, request: Request, record: JobRecord, form: Format, headers: Mapping[str, str]
+    desk: Desk, request: Request, record: JobRecord, form: Format, until: float, headers: Mapping[str, str]
 ) -> Response:
-    """The result of a job, or why there is none."""
+    """The result of a job, or why there is none; one that is still to be made is waited for `until` then
+    (time.monotonic())."""
     if record.status is JobStatus.FAILED:
         assert record.error is not None
         return stored_problem_response(request, record.error)
@@ -87,10 +89,16 @@ async def result_response(
         raise Refusal(
             "job_not_finished", f"The job is {record.status}; its result comes when it has succeeded."
         )
+    headers = {
+        **headers,
+        "X-Job-ID": record.id,
+        "Vary": "Accept",
+        "Content-Disposition": f'inline; filename="{record.id}.{form.suffix}"',
+    }
     if form.write is None:
-        return await overlay_response(desk, request, record, headers)
+        return await overlay_response(desk, request, record, until, headers)
     pieces = in_chunks(form.write(Result(record, lambda: stored_lines(desk, record.id))))
-    return await body_response(desk, pieces, form, {**headers, "X-Job-ID": record.id, "Vary": "Accept"})
+    return await body_response(desk, pieces, form, headers)
 
 
 async def body_response(
@@ -127,10 +135,10 @@ def unbroken(blobs: list[Blob]) -> Iterator[Blob]:
 
 
 async def overlay_response(
-    desk: Desk, request: Request, record: JobRecord, headers: Mapping[str, str]
+    desk: Desk, request: Request, record: JobRecord, until: float, headers: Mapping[str, str]
 ) -> Response:
-    """The MP4 when a worker has made it; else, when the wait is over, 202: ask again."""
-    until = time.monotonic() + wait_of(request, desk.settings)
+    """The MP4, or the part of it that is asked for, when a worker has made it; else, when the wait is over,
+    202: ask again."""
     with desk.notifier.watch(record.id) as event:
         while not await desk.store(desk.renders.ask, record.id):
             failure = await desk.store(desk.renders.failure, record.id)
@@ -139,13 +147,22 @@ async def overlay_response(
             if time.monotonic() >= until or desk.notifier.draining:
                 return job_response(record, 202, {"Retry-After": "2"})
             await changed(event, until, RENDER_LOOK_SECONDS)
-    blocks = iterate_in_threadpool(stored_blocks(desk, overlay_key(record.id)))
-    return StreamingResponse(blocks, 200, dict(headers), "video/mp4")
+    key = overlay_key(record.id)
+    size = await desk.store(desk.storage.size, key)
+    asked = part_of(request.headers.get("range", ""), size) if request.method == "GET" else None
+    part = range(size) if asked is None else asked
+    headers = {**headers, "Accept-Ranges": "bytes", "Content-Length": str(len(part))}
+    if asked is not None:
+        headers = {**headers, "Content-Range": f"bytes {part.start}-{part.stop - 1}/{size}"}
+    blocks = iterate_in_threadpool(stored_blocks(desk, key, part))
+    return StreamingResponse(blocks, 200 if asked is None else 206, headers, "video/mp4")
 
 
-def stored_blocks(desk: Desk, key: str) -> Iterator[bytes]:
+def stored_blocks(desk: Desk, key: str, part: range) -> Iterator[bytes]:
     with desk.storage.open_read(key) as file:
-        yield from iter(lambda: file.read(BLOCK_BYTES), b"")
+        file.seek(part.start)
+        for position in range(part.start, part.stop, BLOCK_BYTES):
+            yield file.read(min(BLOCK_BYTES, part.stop - position))
 
 
 async def event_stream(desk: Desk, job_id: str, after: str) -> AsyncIterator[str]:

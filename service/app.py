@@ -54,7 +54,9 @@ def create_app(
         version=VERSION,
         lifespan=partial(opened, settings=settings, registry=strategies, metrics=metrics),
         exception_handlers=dict(HANDLERS),
+        docs_url=None,  # ours is in meta_routes.py: FastAPI's page comes from a network that may not be there
         redoc_url=None,
+        redirect_slashes=False,  # a form that was sent does not follow a redirect
     )
     app.state.metrics = metrics
     for router in (routes.router, job_routes.router, meta_routes.router):
@@ -65,7 +67,7 @@ def create_app(
     app.mount("/playground", pages.Files(directory=pages.PLAYGROUND))
     app.mount("/samples", pages.Files(directory=pages.SAMPLES))
     app.add_middleware(RequestScope, metrics=metrics)
-    app.openapi = partial(describe, app)  # type: ignore[method-assign]
+    app.openapi = partial(describe, app, bool(settings.api_keys))  # type: ignore[method-assign]
     return app
 
 

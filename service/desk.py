@@ -17,7 +17,7 @@ from starlette.requests import Request
 from models.strategies import Strategy
 from service.auth import Caller, Keys, RateLimit
 from service.clips import ClipStore
-from service.errors import Refusal
+from service.errors import Refusal, invalid
 from service.health import Health
 from service.intake import Intake, Order, job_id_of
 from service.jobs import JobStore
@@ -125,10 +125,19 @@ def caller_of(request: Request) -> Caller:
 def wait_of(request: Request, settings: Settings) -> float:
     """Seconds to wait for the job: `Prefer: wait=N` or `respond-async` (RFC 7240), within the limit."""
     prefer = request.headers.get("prefer", "").lower()
-    if "respond-async" in prefer:
-        return 0.0
     found = WAIT.search(prefer)
-    return min(float(found[1]) if found else settings.wait_seconds, settings.max_wait_seconds)
+    if found:  # beside `respond-async` too: so long, and then without waiting
+        return min(float(found[1]), settings.max_wait_seconds)
+    return 0.0 if "respond-async" in prefer else min(settings.wait_seconds, settings.max_wait_seconds)
+
+
+def known_query(request: Request) -> None:
+    """Refuse a query parameter that the route does not read: silence hides typos."""
+    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            there = f"there are {', '.join(known)}" if known else "this address takes none"
+            raise invalid(f"/query/{name}", f"There is no such parameter here; {there}.")
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, R]) -> R | None:

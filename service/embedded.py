@@ -7,6 +7,7 @@ outlives this process: the kernel stops the children even when it is killed with
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shlex
 import shutil
@@ -101,10 +102,11 @@ class Embedded:
     """The service on one machine. `run` returns when it was told to stop, or raises CannotServe."""
 
     def __init__(self, settings: Settings, workers: int = 1, say: Callable[[str], None] = print) -> None:
-        self.settings = settings
+        port = usable_port(settings.host, settings.port)
+        self.settings = settings.model_copy(update={"port": port})
         self.workers = workers
         self.say = say
-        self.address = f"http://{settings.host}:{settings.port}"
+        self.address = address_of(settings.host, port)
         self.stopping = threading.Event()
         self.hurry = threading.Event()
         self.children: list[Child] = []
@@ -112,7 +114,6 @@ class Embedded:
 
     def run(self) -> None:
         """Starts everything, watches over it, and stops everything, Redis last."""
-        refuse_busy_port(self.settings.host, self.settings.port)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.asked_to_stop)
         folder = Path(tempfile.mkdtemp(prefix="earshot-"))
@@ -191,17 +192,30 @@ class Embedded:
             self.redis.stop()
 
 
-def refuse_busy_port(host: str, port: int) -> None:
+def usable_port(host: str, port: int) -> int:
+    """The port, which must be free; a free one for 0."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                raise CannotServe(
+                    f"Port {port} of {host} cannot be used ({error.strerror}); choose another, as in "
+                    f"`PORT={port + 1} make serve` or `python -m service serve --port {port + 1}`."
+                ) from error
             raise CannotServe(
-                f"Port {port} of {host} cannot be used ({error.strerror}); choose another, as in "
-                f"`PORT={port + 1} make serve` or `python -m service serve --port {port + 1}`."
+                f"{host} is no address of this machine ({error.strerror}); name one with --host, "
+                "127.0.0.1 or 0.0.0.0 say."
             ) from error
+        free: int = probe.getsockname()[1]
+        return free
+
+
+def address_of(host: str, port: int) -> str:
+    """Where to reach what listens there; an IPv6 address stands in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def answers(url: str) -> bool:

@@ -23,7 +23,7 @@ from service.decoding import Sandbox
 from service.engine import send_all
 from service.errors import Refusal, invalid
 from service.jobs import JobStore
-from service.options import JobOptions, merged, read_options
+from service.options import JobOptions, merged, params_of, read_options
 from service.records import Idempotency, Job, JobRecord
 from service.settings import Settings
 from service.storage import Storage
@@ -49,11 +49,11 @@ class Order:
 
 def order_of(form: Form, query: Sequence[tuple[str, str]], strategy: str | None, **rest: Any) -> Order:  # noqa: ANN401
     """Sort the fields of a request: `upload_id` and `strategy` are no options of a strategy."""
-    fields = [*query, *opened_params(form.fields)]
+    fields = [*opened_params([*query, *form.fields])]
     named = {name: value for name, value in fields if name in {"upload_id", "strategy"}}
     for name, value in named.items():
         if not isinstance(value, str) or not value:
-            raise invalid(f"/{name}", f"`{name}` must be a string.")
+            raise invalid(f"/{name}", f"`{name}` must be a string, and not an empty one.")
     chosen = strategy or named.get("strategy")
     if chosen is None:
         raise invalid("/strategy", "Name a strategy; /v1/strategies lists them.")
@@ -66,23 +66,14 @@ def order_of(form: Form, query: Sequence[tuple[str, str]], strategy: str | None,
 def opened_params(fields: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     """`params` may carry `upload_id` and `strategy` too (a JSON body has no other place for them)."""
     for name, value in fields:
-        document = loaded(value) if name == "params" else None
-        if document is None:
+        if name != "params":
             yield name, value
             continue
+        document = params_of(value)
         for key in ("upload_id", "strategy"):
             if key in document:
                 yield key, document.pop(key)
-        yield name, json.dumps(document)
-
-
-def loaded(text: str) -> dict[str, Any] | None:
-    """A JSON object, or None: what is wrong with it is said later, with the other options."""
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
+        yield name, document
 
 
 class Intake:
@@ -164,7 +155,8 @@ class Intake:
 
     def create(self, order: Order, options: JobOptions, clip: Clip) -> tuple[JobRecord, bool]:
         summary = Summary(**clip.summary)
-        windows = plan(summary, options.sampling, self.limits)
+        together = self.strategy(order.strategy).together
+        windows = plan(summary, options.sampling, self.limits, together)
         job = Job(
             id=order.job_id or uuid4().hex,
             tenant=order.tenant,

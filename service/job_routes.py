@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from service.answers import event_stream, job_document, job_response, result_response, stored_lines
-from service.desk import caller_of, desk_of
-from service.errors import invalid
-from service.openapi import EVENT, accepted, problems, results, streamed
+from service.desk import caller_of, desk_of, known_query, wait_of
+from service.openapi import BINARY, EVENT, accepted, problems, results, streamed
 from service.problems import AsciiJSONResponse
 from service.records import JobStatus
 from service.results import in_chunks, negotiated
-from service.routes import FormatName
+from service.routes import FormatName, Prefer
 from service.schemas import JobDocument, JobPage
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], dependencies=[Depends(known_query)])
 
 LastEventId = Annotated[
     str | None, Header(alias="Last-Event-ID", pattern=r"^[0-9]{1,15}(-[0-9]{1,15})?$", max_length=31)
 ]
+
+Range = Annotated[str | None, Header(description="A part of a video, so that a player can seek.")]
 
 
 @router.get(
@@ -37,15 +39,12 @@ async def list_jobs(
     status: JobStatus | None = None,
     strategy: str | None = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
-    cursor: Annotated[str | None, Query(max_length=100)] = None,
+    cursor: Annotated[str | None, Query(pattern=r"^[0-9]{1,12}\.[0-9]{6}$")] = None,
 ) -> Response:
-    """`next_cursor` leads to the next page."""
+    """`next_cursor` leads to the next page, also when the job it was made at is gone."""
     desk = desk_of(request)
     tenant = caller_of(request).tenant
-    try:
-        records, following = await desk.store(desk.jobs.page, tenant, status, strategy, limit, cursor)
-    except ValueError as error:
-        raise invalid("/cursor", str(error)) from None
+    records, following = await desk.store(desk.jobs.page, tenant, status, strategy, limit, cursor)
     return AsciiJSONResponse({"data": [job_document(one) for one in records], "next_cursor": following})
 
 
@@ -65,19 +64,27 @@ async def read_job(request: Request, job_id: str) -> Response:
     "/jobs/{job_id}/result",
     summary="The result of a job",
     operation_id="read_result",
-    responses={**results(), **accepted(), **problems(404, 406, 409, 410, 413, 415, 507)},
+    responses={
+        **results(),
+        **accepted(),
+        206: {"description": "A part of the video.", "content": {"video/mp4": {"schema": BINARY}}},
+        **problems(404, 406, 409, 410, 413, 415, 507),
+    },
     response_class=Response,
 )
 async def read_result(
     request: Request,
     job_id: str,
     format: FormatName = None,  # noqa: A002 (the name of the parameter in the address)
+    range: Range = None,  # noqa: A002, ARG001 (read from the request; here for the description)
+    prefer: Prefer = None,  # noqa: ARG001
 ) -> Response:
     """In the form that `Accept` or `?format=` names. `video/mp4` is made on demand: 202 until it is there."""
     desk = desk_of(request)
     form = negotiated(request.headers.get("accept", ""), format)
     record = await desk.job(job_id, caller_of(request))
-    return await result_response(desk, request, record, form, {})
+    until = time.monotonic() + wait_of(request, desk.settings)
+    return await result_response(desk, request, record, form, until, {})
 
 
 @router.get(
@@ -103,13 +110,23 @@ async def read_frames(
     "/jobs/{job_id}/events",
     summary="What happens to a job, as it happens",
     operation_id="follow_job",
-    responses={**streamed("text/event-stream", "Server-sent events.", EVENT), **problems(404, 410)},
+    responses={
+        **streamed("text/event-stream", "Server-sent events.", EVENT),
+        204: {"description": "The job has ended and `Last-Event-ID` was its last: do not come back."},
+        **problems(404, 410),
+    },
     response_class=Response,
 )
 async def follow_job(request: Request, job_id: str, last_event_id: LastEventId = None) -> Response:
     """Begins with all events, or after `Last-Event-ID`; ends when the job does. A comment every 15 s."""
     desk = desk_of(request)
     record = await desk.job(job_id, caller_of(request))
+    if (
+        last_event_id
+        and record.status.final
+        and not await desk.store(desk.jobs.events, record.id, last_event_id)
+    ):
+        return Response(status_code=204)  # what tells a browser's EventSource to connect no more
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     stream = event_stream(desk, record.id, last_event_id or "0")
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)

@@ -127,23 +127,16 @@ class JobStore:
         limit: int = 50,
         cursor: str | None = None,
     ) -> tuple[list[JobRecord], str | None]:
-        """A tenant's jobs, newest first, and the cursor of the next page (None at the end).
-
-        Raises ValueError for a cursor that is none.
-        """
-        start = 0
-        if cursor is not None:
-            rank = self.redis.zrevrank(PREFIXES["TENANT"] + tenant, cursor)
-            if rank is None:
-                raise ValueError("This cursor is not valid any more: the job it names is gone.")
-            start = rank + 1
+        """A tenant's jobs, newest first, and the cursor of the next page (None at the end): a moment, to the
+        microsecond, so that it outlives the job that was made then."""
+        start = self.redis.zcount(PREFIXES["TENANT"] + tenant, cursor, "+inf") if cursor else 0
         found: list[JobRecord] = []
         while ids := self.redis.zrevrange(PREFIXES["TENANT"] + tenant, start, start + PAGE - 1):
             start += len(ids)
             for record in filter(None, self._read(ids)):
                 if status in (None, record.status) and strategy in (None, record.job.strategy):
                     if len(found) == limit:
-                        return found, found[-1].id
+                        return found, f"{found[-1].created_at:.6f}"
                     found.append(record)
         return found, None
 

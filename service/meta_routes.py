@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 
 from models.strategies import Strategy
-from service.desk import caller_of, desk_of
+from service.desk import caller_of, desk_of, known_query
 from service.errors import Refusal
 from service.health import unready
 from service.openapi import problem_answer, problems, streamed
@@ -20,7 +21,9 @@ from service.problems import AsciiJSONResponse, problem_response
 from service.schemas import Health, ModelPage, Readiness, StrategyPage
 from service.settings import Settings
 
-router = APIRouter(tags=["service"])
+DOCS = Path(__file__).parent / "docs.html"
+
+router = APIRouter(tags=["service"], dependencies=[Depends(known_query)])
 bare = APIRouter(tags=["service"])  # not under /v1: what orchestrators and browsers ask for
 
 
@@ -138,3 +141,9 @@ async def metrics(request: Request) -> Response:
     await desk.health.refresh()
     text = await run_sync(desk.metrics.expose, limiter=desk.health.threads)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+@bare.get("/docs", include_in_schema=False)
+async def docs() -> Response:
+    """The API in a browser, from /openapi.json alone."""
+    return FileResponse(DOCS)

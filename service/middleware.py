@@ -33,35 +33,37 @@ class RequestScope:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        answer = Answer(send, request_id_of(scope))
+        method, scope = scope["method"], as_get(scope)
+        answer = Answer(send, request_id_of(scope), headers_only=method == "HEAD")
         scope.setdefault("state", {})["request_id"] = answer.request_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=answer.request_id)
         with self.metrics.requests_in_flight.track_inprogress():
             await self.answered(scope, receive, answer)
-        self.count(scope, answer)
+        self.count(method, scope, answer)
 
     async def answered(self, scope: Scope, receive: Receive, answer: Answer) -> None:
         """Run the application. The one broad catch of this process: no exception stays unexplained."""
         try:
             await self.app(scope, receive, answer)
         except ClientDisconnect:
-            answer.status = CLIENT_GONE
+            if not answer.ended:
+                answer.status = CLIENT_GONE
         except Exception as error:
             log.exception("request failed")
             if not answer.started:
                 await problem_response(Request(scope), error)(scope, receive, answer)
 
-    def count(self, scope: Scope, answer: Answer) -> None:
+    def count(self, method: str, scope: Scope, answer: Answer) -> None:
         """Routes, not paths, label the metrics: few values, whatever clients ask for."""
         seconds = time.perf_counter() - answer.began
         route = getattr(scope.get("route"), "path", "unknown")
-        self.metrics.requests.labels(scope["method"], route, str(answer.status)).inc()
-        self.metrics.request_seconds.labels(scope["method"], route).observe(seconds)
+        self.metrics.requests.labels(method, route, str(answer.status)).inc()
+        self.metrics.request_seconds.labels(method, route).observe(seconds)
         if scope["path"] not in QUIET:
             log.info(
                 "request",
-                method=scope["method"],
+                method=method,
                 path=scope["path"],
                 status=answer.status,
                 ms=round(seconds * 1000, 1),
@@ -69,20 +71,29 @@ class RequestScope:
 
 
 class Answer:
-    """`send`, which adds the request's id and remembers the status."""
+    """`send`, which adds the request's id and remembers the status; `headers_only` leaves out the body."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
-        self.send, self.request_id = send, request_id
+    def __init__(self, send: Send, request_id: str, headers_only: bool = False) -> None:
+        self.send, self.request_id, self.headers_only = send, request_id, headers_only
         self.status = CLIENT_GONE
-        self.started = False
+        self.started = self.ended = False
         self.began = time.perf_counter()
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started, self.status = True, message["status"]
             MutableHeaders(scope=message)["X-Request-ID"] = self.request_id
+        elif self.headers_only:
+            if self.ended:
+                raise ClientDisconnect  # a stream that would go on for nobody
+            self.ended, message = True, {"type": "http.response.body"}
         with suppress(OSError):  # the client is gone; its request ends all the same
             await self.send(message)
+
+
+def as_get(scope: Scope) -> Scope:
+    """A HEAD is answered like the GET it asks about (RFC 9110); this server leaves out the body."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
 
 def request_id_of(scope: Scope) -> str:

@@ -32,7 +32,7 @@ PARTS: dict[str, Any] = {
     "video": {**BINARY, "description": "The picture, where the sound comes apart."},
     "audio": {**BINARY, "description": "The sound of `video` or `frames[]`."},
     "frames[]": {"type": "array", "items": BINARY, "description": "PNG or JPEG images, in order."},
-    "upload_id": {"type": "string", "description": "A clip that is here already."},
+    "upload_id": {"type": "string", "minLength": 1, "description": "A clip that is here already."},
     "params": {
         "type": "string",
         "contentMediaType": "application/json",
@@ -53,7 +53,22 @@ EVENT: dict[str, Any] = {
     },
 }
 STRATEGY_PART: dict[str, Any] = {
-    "strategy": {"type": "string", "description": "One of /v1/strategies.", "example": "full-mask"}
+    "strategy": {
+        "type": "string",
+        "minLength": 1,
+        "description": "One of /v1/strategies.",
+        "example": "full-mask",
+    }
+}
+OF_JOB = ("read_job", "read_result", "read_frames", "follow_job", "cancel_job", "delete_job")
+LINKS_OF_JOB: dict[str, Any] = {
+    name: {"operationId": name, "parameters": {"job_id": "$response.body#/id"}} for name in OF_JOB
+}
+LINKS_OF_UPLOAD: dict[str, Any] = {
+    "create_job": {
+        "operationId": "create_job",
+        "requestBody": {"upload_id": "$response.body#/upload_id", "strategy": "full-mask"},
+    }
 }
 
 
@@ -61,12 +76,17 @@ def clip_body(*, strategy: bool = False, options: bool = True) -> dict[str, Any]
     """The request body of a route that takes a clip."""
     parts = {name: part for name, part in PARTS.items() if options or name not in {"upload_id", "params"}}
     properties = {**parts, **(STRATEGY_PART if strategy else {})}
-    form = {"type": "object", "properties": properties, "additionalProperties": {"type": "string"}}
+    form = {
+        "type": "object",
+        "properties": properties,
+        "propertyNames": {"minLength": 1},
+        "additionalProperties": {"type": "string"} if options else False,
+    }
     content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
     if options:
         document = {
             "type": "object",
-            "properties": {"upload_id": {"type": "string"}, **(STRATEGY_PART if strategy else {})},
+            "properties": {"upload_id": PARTS["upload_id"], **(STRATEGY_PART if strategy else {})},
             "required": ["upload_id", *(["strategy"] if strategy else [])],
             "example": {
                 "upload_id": "9b2d...",
@@ -112,6 +132,7 @@ def accepted() -> dict[int | str, dict[str, Any]]:
         202: {
             "description": "The job goes on.",
             "headers": {"Location": location},
+            "links": LINKS_OF_JOB,
             "content": {"application/json": {"schema": schema}},
         }
     }
@@ -126,8 +147,8 @@ def streamed(
     return {200: {"description": description, "content": {media_type: {"schema": schema}}}}
 
 
-def describe(app: FastAPI) -> dict[str, Any]:
-    """The document of /openapi.json, made once."""
+def describe(app: FastAPI, keys: bool) -> dict[str, Any]:
+    """The document of /openapi.json, made once. `keys`: whether callers must have one."""
     if app.openapi_schema is None:
         app.openapi_schema = get_openapi(
             title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, tags=TAGS
@@ -141,5 +162,9 @@ def describe(app: FastAPI) -> dict[str, Any]:
             "bearer": {"type": "http", "scheme": "bearer"},
             "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
         }
-        app.openapi_schema["security"] = [{}, {"bearer": []}, {"key": []}]
+        app.openapi_schema["security"] = [*([] if keys else [{}]), {"bearer": []}, {"key": []}]
+        for path, operations in app.openapi_schema["paths"].items():
+            if not path.startswith("/v1/"):  # what orchestrators and browsers ask for is open
+                for operation in operations.values():
+                    operation["security"] = []
     return app.openapi_schema

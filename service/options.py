@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     TypeAdapter,
@@ -29,10 +30,27 @@ from service.errors import FieldError, Refusal, invalid
 from service.masks import Outputs
 
 METADATA_BYTES = 4096
+NESTING = 32  # levels of JSON in a request
 DEADLINE_SECONDS = 7 * 24 * 3600.0
 T = TypeVar("T")
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
+
+
+def seconds_of(value: Any) -> Any:  # noqa: ANN401 (what is neither text nor a number is for pydantic to refuse)
+    """`10m` as 600.0; a plain number is seconds."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s|m|h|d)?", value.strip())
+    if not found:
+        raise ValueError("Write a deadline as seconds, or as a number with ms, s, m, h or d: `10m`.")
+    return float(found[1]) * UNITS[found[2] or "s"]
+
+
+Deadline = Annotated[
+    Annotated[float, Field(gt=0, le=DEADLINE_SECONDS)] | None,
+    BeforeValidator(seconds_of, json_schema_input_type=float | str | None),
+]
 
 
 class CommonParams(BaseModel):
@@ -54,29 +72,24 @@ class CommonParams(BaseModel):
     """Where to begin, in seconds of the clip."""
     end: Annotated[float, Field(gt=0)] | None = None
     """Where to end, in seconds of the clip; null is its end."""
-    max_frames: Annotated[int, Field(ge=1)] | None = None
+    max_frames: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """No more than so many frames, counted from `start`."""
     mode: Literal["uniform", "avsbench"] = "uniform"
     """`avsbench` takes frames and sound as the AVSBench data set was cut."""
     outputs: Outputs = Outputs()
     """What each frame of the answer holds."""
-    deadline: float | str | None = None
+    deadline: Deadline = None
     """Seconds, or a number with a unit (`90s`, `10m`, `2h`): a job not begun by then is never run."""
     metadata: dict[str, Any] = Field(default_factory=dict)
     """Anything of yours, up to 4 KiB of JSON; it comes back with the job."""
 
-    @field_validator("deadline")
-    @classmethod
-    def _deadline(cls, value: float | str | None) -> float | None:
-        seconds = seconds_of(value) if isinstance(value, str) else value
-        if seconds is not None and not 0 < seconds <= DEADLINE_SECONDS:
-            raise ValueError(f"The deadline lies between 0 and {DEADLINE_SECONDS:g} seconds from now.")
-        return seconds
-
     @field_validator("metadata")
     @classmethod
     def _metadata(cls, value: dict[str, Any]) -> dict[str, Any]:
-        size = len(json.dumps(value))
+        try:
+            size = len(json.dumps(value, allow_nan=False))
+        except ValueError:
+            raise ValueError("The metadata holds a number that JSON cannot write.") from None
         if size > METADATA_BYTES:
             raise ValueError(f"The metadata has {size} bytes of JSON; the limit is {METADATA_BYTES}.")
         return value
@@ -112,7 +125,6 @@ def read_options(strategy: Strategy, document: Mapping[str, Any]) -> JobOptions:
     defaults = adapter.dump_python(strategy.presets[common.preset], mode="json")
     known = [*CommonParams.model_fields, *defaults]
     options = validated(adapter, overlaid(defaults, own), known)
-    assert common.deadline is None or isinstance(common.deadline, float)
     return JobOptions(
         sampling=Sampling(common.fps, common.start, common.end, common.max_frames, common.mode),
         outputs=asdict(common.outputs),
@@ -154,15 +166,14 @@ def made_schema(options: Any) -> Mapping[str, Any]:  # noqa: ANN401 (a type)
 
 
 def merged(strategy: Strategy, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """One document of the `params` JSON and every field; a field wins over `params`, a later over an earlier.
-
-    Dots nest (`thresholds.mask=0.4`); a list is a repeated field, or JSON in brackets.
+    """One document of `params`, read already, and every field; a field wins over `params`, a later over an
+    earlier. Dots nest (`thresholds.mask=0.4`); a list is a repeated field, or JSON in brackets.
     """
     pairs = list(pairs)
     document: dict[str, Any] = {}
-    for name, text in pairs:
+    for name, value in pairs:
         if name == "params":
-            document = overlaid(document, params_of(text))
+            document = overlaid(document, value)
     schema = params_schema(strategy)
     repeated: dict[str, list[Any]] = {}
     for name, text in pairs:
@@ -170,6 +181,8 @@ def merged(strategy: Strategy, pairs: Iterable[tuple[str, Any]]) -> dict[str, An
             repeated.setdefault(name, []).append(value_of(text))
     for name, values in repeated.items():
         path = name.split(".")
+        if len(path) > NESTING or too_deep(values):
+            raise invalid(f"/{path[0]}", f"This nests deeper than {NESTING} levels, the limit.")
         value = values if takes_list(schema, path) and not isinstance(values[0], list) else values[-1]
         document = overlaid(document, nested(path, value))
     return document
@@ -182,7 +195,23 @@ def params_of(text: str) -> dict[str, Any]:
         raise Refusal("malformed_request", f"`params` is not JSON: {error}.") from None
     if not isinstance(document, dict):
         raise invalid("/params", "`params` must be a JSON object.")
+    if too_deep(document):
+        raise invalid("/params", f"This nests deeper than {NESTING} levels, the limit.")
     return document
+
+
+def too_deep(value: Any) -> bool:  # noqa: ANN401
+    """Whether JSON nests deeper than we allow; level by level, since recursion is what the limit is for."""
+    level = [value]
+    for _ in range(NESTING):
+        level = [child for one in level for child in children(one)]
+    return bool(level)
+
+
+def children(value: Any) -> Iterable[Any]:  # noqa: ANN401
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def refuse_constant(name: str) -> None:
@@ -232,14 +261,6 @@ def resolved(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str,
     name = node.get("$ref", "").rpartition("/")[2]
     found: Mapping[str, Any] = schema["$defs"][name] if name else node
     return found
-
-
-def seconds_of(text: str) -> float:
-    """`10m` as 600.0; a plain number is seconds."""
-    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s|m|h|d)?", text.strip())
-    if not found:
-        raise ValueError("Write a deadline as seconds, or as a number with ms, s, m, h or d: `10m`.")
-    return float(found[1]) * UNITS[found[2] or "s"]
 
 
 def validated(adapter: TypeAdapter[T], value: Mapping[str, Any], known: Sequence[str]) -> T:

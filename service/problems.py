@@ -11,17 +11,20 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from models.errors import EarshotError
 from service.errors import PROBLEM_TYPE, FieldError, Refusal, headers_of, problem_document
 from service.options import message, pointer
 
+METHODS = ("GET", "POST", "PUT", "DELETE")
 STARLETTE_CODES = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed"}
 DETAILS = {
     "not_found": "There is nothing at this address; /docs lists what there is.",
     "method_not_allowed": "This address does not take this method; /docs lists those it takes.",
     "malformed_request": "The request cannot be read.",
 }
+NO_SLASH = "There is nothing at this address; addresses here do not end with a slash."
 
 
 class AsciiJSONResponse(JSONResponse):
@@ -78,9 +81,22 @@ async def answer_http(request: Request, error: Exception) -> Response:
     """Starlette's own: no such address, no such method, a form that cannot be read."""
     assert isinstance(error, HTTPException)
     code = STARLETTE_CODES.get(error.status_code, "malformed_request")
-    response = problem_response(request, Refusal(code, DETAILS[code]))
-    response.headers.update(error.headers or {})
+    slash = code == "not_found" and request.scope["path"].endswith("/")
+    response = problem_response(request, Refusal(code, NO_SLASH if slash else DETAILS[code]))
+    if code == "method_not_allowed":
+        response.headers["Allow"] = ", ".join(methods_of(request))
     return response
+
+
+def methods_of(request: Request) -> list[str]:
+    """What this address takes: all of it, where Starlette would name the methods of one route."""
+    routes = request.app.routes
+    taken = [
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+    return [*taken, "HEAD"] if "GET" in taken else taken
 
 
 def count_rejection(request: Request, response: ProblemResponse) -> None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from service.answers import job_headers, job_response, moment, result_response
 from service.auth import Caller
-from service.desk import Desk, desk_of, unless_gone, wait_of
+from service.desk import Desk, desk_of, known_query, unless_gone, wait_of
 from service.errors import Refusal, invalid
 from service.intake import job_id_of, order_of
-from service.openapi import accepted, clip_body, problems, results
+from service.openapi import LINKS_OF_JOB, LINKS_OF_UPLOAD, accepted, clip_body, problems, results
 from service.problems import AsciiJSONResponse
 from service.records import JobRecord
-from service.results import Format, negotiated
+from service.results import FORMATS, Format, negotiated
 from service.schemas import JobDocument, Upload
 from service.uploads import Form, UploadLimits, received_form
 
@@ -26,7 +27,12 @@ OWN_QUERY = {"format"}  # a query parameter that is no option of a strategy
 REFUSALS = (400, 404, 409, 410, 413, 415, 429, 507)
 
 FormatName = Annotated[
-    str | None, Query(description="The form of the result, where `Accept` cannot be set.", examples=["png"])
+    str | None,
+    Query(
+        description="The form of the result, where `Accept` cannot be set.",
+        examples=["json"],
+        json_schema_extra={"enum": [*FORMATS, None]},
+    ),
 ]
 Prefer = Annotated[str | None, Header(description="`wait=10` or `respond-async`.", examples=["wait=10"])]
 IdempotencyKey = Annotated[
@@ -38,7 +44,9 @@ IdempotencyKey = Annotated[
         description="The same key and request within 24 hours give the same job.",
     ),
 ]
-ClientId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")]
+OwnName = Annotated[
+    str, Path(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$", description="A name that you choose.")
+]
 
 
 @router.post(
@@ -66,6 +74,7 @@ async def segment(
     record, created = await ordered(desk, request, caller, strategy=strategy, idempotency_key=idempotency_key)
     await refuse_form(desk, record, form, created)
     seconds = wait_of(request, desk.settings) if record.job.interactive else 0.0
+    until = time.monotonic() + seconds
     waited = await unless_gone(request, desk.wait(record, seconds))
     if waited is None:
         await abandon(desk, record, created and idempotency_key is None)
@@ -73,7 +82,7 @@ async def segment(
     applied = {"Preference-Applied": f"wait={seconds:.0f}" if seconds else "respond-async"}
     if not waited.status.final:
         return job_response(waited, 202, {**applied, "Retry-After": "1"})
-    return await result_response(desk, request, waited, form, applied)
+    return await result_response(desk, request, waited, form, until, applied)
 
 
 async def refuse_form(desk: Desk, record: JobRecord, form: Format, created: bool) -> None:
@@ -127,8 +136,9 @@ def upload_limits(desk: Desk) -> UploadLimits:
     summary="Keep a clip for several requests",
     operation_id="upload",
     status_code=201,
-    responses={201: {"model": Upload}, **problems(400, 413, 415, 429)},
+    responses={201: {"model": Upload, "links": LINKS_OF_UPLOAD}, **problems(400, 413, 415, 429)},
     openapi_extra=clip_body(options=False),
+    dependencies=[Depends(known_query)],
 )
 async def upload(request: Request) -> Response:
     """Checks the clip at once, and keeps it for an hour."""
@@ -156,7 +166,7 @@ def refuse_fields(form: Form) -> None:
     summary="Make a job and do not wait",
     operation_id="create_job",
     status_code=202,
-    responses={202: {"model": JobDocument}, **problems(*REFUSALS)},
+    responses={202: {"model": JobDocument, "links": LINKS_OF_JOB}, **problems(*REFUSALS)},
     openapi_extra=clip_body(strategy=True),
 )
 async def create_job(request: Request, idempotency_key: IdempotencyKey = None) -> Response:
@@ -168,19 +178,19 @@ async def create_job(request: Request, idempotency_key: IdempotencyKey = None) -
 
 
 @router.put(
-    "/jobs/{client_id}",
+    "/jobs/{job_id}",
     tags=["jobs"],
     summary="Make a job under a name of your own",
     operation_id="put_job",
     status_code=201,
     responses={
         200: {"model": JobDocument, "description": "The job was there already."},
-        201: {"model": JobDocument},
+        201: {"model": JobDocument, "links": LINKS_OF_JOB},
         **problems(*REFUSALS),
     },
     openapi_extra=clip_body(strategy=True),
 )
-async def put_job(request: Request, client_id: ClientId) -> Response:
+async def put_job(request: Request, job_id: OwnName) -> Response:
     """Sent again, it finds the job it made; it can be read under this name too."""
     desk = desk_of(request)
     caller = await desk.admitted(request)
@@ -188,7 +198,7 @@ async def put_job(request: Request, client_id: ClientId) -> Response:
         desk,
         request,
         caller,
-        idempotency_key=f"put:{client_id}",
-        job_id=job_id_of(caller.tenant, client_id),
+        idempotency_key=f"\0{job_id}",  # no header can hold this one
+        job_id=job_id_of(caller.tenant, job_id),
     )
     return job_response(record, 201 if created else 200, job_headers(record))

@@ -93,6 +93,10 @@ class Storage:
         with self.open_read(key) as file:
             return file.read()
 
+    def size(self, key: str) -> int:
+        """Bytes of a file."""
+        return int(self.fs.size(self._path(key)))
+
     def exists(self, key: str) -> bool:
         return bool(self.fs.exists(self._path(key)))
 

@@ -178,7 +178,11 @@ class WindowRunner:
             self._pass_on(leave)
         except EarshotError as error:
             self._fail(leave, error)
-        except (redis.RedisError, OSError):
+        except OSError:
+            # The machine's fault, a full disk say: the start does not count, and it is sent again in a while.
+            self.jobs.release(leave.lease)
+            raise
+        except redis.RedisError:
             raise
         except Exception as error:  # the one broad catch of the process: a strategy's bug fails its job only
             LOG.exception("strategy failed", strategy=leave.job.strategy)

@@ -1,4 +1,4 @@
-"""A real Redis for the tests that need one."""
+"""A real Redis for the tests that need one, and the API in front of it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import redis
 from service.engine import connect
 from service.redis_server import PrivateRedis
 from service.settings import Settings
+from tests.api import Api
+from tests.clips import make_clip
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +41,42 @@ def client(settings: Settings) -> Iterator[redis.Redis]:
     with connect(settings) as client:
         client.flushall()
         yield client
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory) -> Iterator[PrivateRedis]:
+    server = PrivateRedis(tmp_path_factory.mktemp("r"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_redis(tmp_path) -> Iterator[PrivateRedis]:
+    """For a test with an API of its own: two workers on one Redis would do each other's work."""
+    folder = tmp_path / "r"
+    folder.mkdir()
+    server = PrivateRedis(folder)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory, redis_server) -> Iterator[Api]:
+    with Api(tmp_path_factory.mktemp("api"), redis_server.url) as api:
+        yield api
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> bytes:
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    make_clip(path, seconds=3, size=(64, 48), fps=10)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def paused(api) -> Iterator[None]:
+    api.worker.paused.set()
+    yield
+    api.worker.paused.clear()

@@ -70,6 +70,13 @@ def test_options_that_make_no_sense(pairs: list[str]) -> None:
         read_options(pairs)
 
 
+@pytest.mark.parametrize("count", ["0", "-1", "x"])
+def test_a_service_without_workers_is_refused(count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "--workers", count])
+    assert "give 1 or more" in capsys.readouterr().err
+
+
 def test_a_wrong_setting_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EARSHOT_WORKER_THREADS", "many")
     ended = run("worker")

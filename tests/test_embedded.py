@@ -19,7 +19,7 @@ import pytest
 import redis
 
 from service import redis_server
-from service.embedded import Child, greeting
+from service.embedded import CannotServe, Child, address_of, greeting, usable_port
 from service.redis_server import PrivateRedis, RedisUnfit
 from tests.cluster import ROOT, family, free_port, until
 
@@ -159,6 +159,18 @@ def test_a_busy_port_is_a_sentence(folder: Path) -> None:
     assert ended.returncode == 1
     assert f"Port {port} of 127.0.0.1 cannot be used" in ended.stderr
     assert f"PORT={port + 1} make serve" in ended.stderr
+
+
+def test_an_address_that_is_not_here_is_a_sentence() -> None:
+    with pytest.raises(CannotServe, match=r"192\.0\.2\.1 is no address of this machine .* --host"):
+        usable_port("192.0.2.1", 0)
+
+
+def test_port_0_is_a_free_one_and_ipv6_stands_in_brackets() -> None:
+    port = usable_port("127.0.0.1", 0)
+    assert port > 0
+    assert address_of("127.0.0.1", port) == f"http://127.0.0.1:{port}"
+    assert address_of("::1", 8000) == "http://[::1]:8000"
 
 
 def test_a_users_redis_is_used_and_left_alone(folder: Path) -> None:

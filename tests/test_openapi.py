@@ -1,86 +1,158 @@
-"""The API does what its description says: what the schema lets through is answered as documented."""
+"""The API does what its description says, against a real service: what the schema lets through and what it
+forbids are both answered as documented.
+
+The default run tries every case that schemathesis derives from the schema (examples, coverage), a few random
+ones, and a few chains of calls along the links (make a job, read it, cancel it, delete it).
+`python -m pytest -m slow tests/test_openapi.py` goes deep: a hundred random cases a route, dozens of chains.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Verbosity, settings
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.parameters import ParameterLocation
+from schemathesis.generation import GenerationMode
+from schemathesis.generation.case import Case
+from schemathesis.generation.stateful import run_state_machine_as_test
 from schemathesis.specs.openapi.checks import (
+    allow_header_conformance,
     content_type_conformance,
+    ensure_resource_availability,
+    ignored_auth,
+    missing_required_header,
+    negative_data_rejection,
     response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
     unsupported_method,
+    use_after_free,
 )
 
 from service.app import create_app
-from service.redis_server import PrivateRedis
 from service.settings import Settings
 from tests.clips import make_clip
-from tests.test_app import Api, finished, job_of
+from tests.cluster import Cluster, until
 
+KEY = "a key of a tester"
+KEYS = f"tester:{hashlib.sha256(KEY.encode()).hexdigest()}"
+# All that schemathesis has but one: that every request which fits the schema is accepted. No schema can say
+# that bytes are a clip, or that a job of this id exists.
 CHECKS = (
     not_a_server_error,
     status_code_conformance,
     content_type_conformance,
     response_headers_conformance,
     response_schema_conformance,
+    negative_data_rejection,
+    missing_required_header,
     unsupported_method,
+    allow_header_conformance,
+    ignored_auth,
+    use_after_free,
+    ensure_resource_availability,
 )
-SCHEMA = schemathesis.openapi.from_dict(create_app(Settings()).openapi())
-SCHEMA.config.phases.coverage.enabled = False  # hundreds of cases for each route; the examples below suffice
-TAKES_CLIP = {"segment", "upload", "create_job", "put_job"}
+SCHEMA = schemathesis.openapi.from_dict(create_app(Settings(api_keys=(KEYS,))).openapi())
+SCHEMA.config.generation.update(
+    modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE],
+    with_security_parameters=False,  # the key below is the right one; that others are refused is a check
+)
+SHORT, DEEP = 5, 100  # random cases for each route, besides those of the schema
+STEPS = 12  # calls in a chain
+BEGINNINGS = {"/v1/jobs", "/v1/uploads"}  # of chains
+COMMON = {
+    "deadline": None,
+    "derandomize": True,
+    "database": None,
+    "suppress_health_check": [*HealthCheck],
+    "verbosity": Verbosity.quiet,
+}
+
+
+class Service:
+    """A service with a finished job, and what leads a request past its door."""
+
+    def __init__(self, cluster: Cluster, clip: bytes) -> None:
+        self.url, self.http, self.clip = cluster.url, cluster.http, clip
+        self.http.headers["X-API-Key"] = KEY
+        self.job_id = self.new_job()
+        assert until(lambda: self.http.get(f"/v1/jobs/{self.job_id}").json()["finished_at"], 60)
+
+    def new_job(self) -> str:
+        made = self.http.post("/v1/jobs", files={"media": self.clip}, data={"strategy": "full-mask"})
+        job_id: str = made.json()["id"]
+        return job_id
+
+    def lead(self, case: Case) -> dict[str, Any]:
+        """To a job that exists, a strategy that is ready, a real clip: the body to send instead, if another.
+        What breaks the schema stays as it is."""
+        path = case.meta.components.get(ParameterLocation.PATH)
+        if path is not None and path.mode.is_negative:
+            return {}
+        if "job_id" in case.path_parameters and case.method != "PUT":
+            deletes = case.operation.definition.raw["operationId"] == "delete_job"
+            case.path_parameters["job_id"] = self.new_job() if deletes else self.job_id
+        if "strategy" in case.path_parameters:
+            case.path_parameters["strategy"] = "full-mask"
+        if case.meta.generation.mode.is_positive and case.media_type == "multipart/form-data":
+            options = {} if case.path.endswith("uploads") else {"fps": "2"}
+            strategy = {"strategy": "full-mask"} if "/jobs" in case.path else {}
+            return {"files": {"media": self.clip}, "data": {**strategy, **options}}
+        return {}
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory) -> bytes:
+def service(tmp_path_factory) -> Iterator[Service]:
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     make_clip(path, seconds=1, size=(32, 32), fps=10)
-    return path.read_bytes()
+    limits = {"queue_jobs": 100_000, "max_wait_seconds": 0.5, "api_keys": KEYS}
+    with Cluster(registry="models.strategies", **limits) as cluster:
+        yield Service(cluster, path.read_bytes())
 
 
-@pytest.fixture(scope="module")
-def api(tmp_path_factory, clip) -> Iterator[Api]:
-    server = PrivateRedis(tmp_path_factory.mktemp("r"))
-    server.start()
-    with Api(tmp_path_factory.mktemp("api"), server.url, queue_jobs=10_000, max_wait_seconds=0.5) as api:
-        yield api
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def job_id(api, clip) -> str:
-    return finished(api, job_of(api, clip)["id"])["id"]
+def check(case: Case, service: Service) -> None:
+    """Every second case is led past the door."""
+    instead = service.lead(case) if len(repr(case.body)) % 2 else {}
+    case.call_and_validate(
+        base_url=service.url, checks=CHECKS, headers={"X-API-Key": KEY}, timeout=20, **instead
+    )
 
 
 @SCHEMA.parametrize()
-@settings(
-    max_examples=15,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[*HealthCheck],
+@settings(max_examples=SHORT, **COMMON)
+def test_no_answer_is_undocumented(case, service) -> None:
+    check(case, service)
+
+
+@pytest.mark.slow
+@SCHEMA.parametrize()
+@settings(max_examples=DEEP, **COMMON)
+def test_no_answer_is_undocumented_however_long_one_tries(case, service) -> None:
+    check(case, service)
+
+
+@pytest.mark.parametrize(
+    "chains", [pytest.param(5, id="a few"), pytest.param(60, id="many", marks=pytest.mark.slow)]
 )
-def test_no_answer_is_undocumented(case, api, clip, job_id) -> None:
-    """Every second case is led past the door: to a job that exists, a strategy that is ready, a real clip."""
-    if len(repr(case.body)) % 2:
-        lead(case, clip, job_id)
-    if case.operation.definition.raw["operationId"] == "delete_job":
-        case.path_parameters["job_id"] = "x" + job_id[1:]  # the others still need it
-    case.call_and_validate(base_url=api.url, checks=CHECKS, timeout=20)
+def test_no_chain_of_calls_ends_in_an_undocumented_answer(service, chains) -> None:
+    """Chains begin with a real clip; what follows keeps the ids that it was given."""
 
+    class Chain(SCHEMA.as_state_machine()):
+        def get_call_kwargs(self, case: Case) -> dict[str, Any]:
+            instead = service.lead(case) if case.path in BEGINNINGS else {}
+            return {"base_url": service.url, "headers": {"X-API-Key": KEY}, "timeout": 20, **instead}
 
-def lead(case, clip: bytes, job_id: str) -> None:
-    for name, value in (("job_id", job_id), ("strategy", "full-mask")):
-        if name in (case.path_parameters or {}):
-            case.path_parameters[name] = value
-    if (
-        case.operation.definition.raw["operationId"] in TAKES_CLIP
-        and case.media_type == "multipart/form-data"
-    ):
-        case.body = {"media": clip, "strategy": "full-mask", "fps": "2"}
+        def validate_response(self, response, case, additional_checks=None, **kwargs) -> None:
+            case.validate_response(response, checks=CHECKS, transport_kwargs=kwargs)
+
+    run_state_machine_as_test(
+        Chain, settings=settings(max_examples=chains, stateful_step_count=STEPS, **COMMON)
+    )
 
 
 def test_every_operation_is_described() -> None:
@@ -92,9 +164,7 @@ def test_every_operation_is_described() -> None:
         if operation["summary"] and operation["description"] and operation["tags"]
     ]
     assert len(ids) == len(set(ids)) == sum(len(path) for path in document["paths"].values())
-    assert {"/v1/segment/{strategy}", "/v1/uploads", "/v1/jobs/{client_id}", "/readyz"} <= {
-        *document["paths"]
-    }
+    assert {"/v1/segment/{strategy}", "/v1/uploads", "/v1/jobs/{job_id}", "/readyz"} <= {*document["paths"]}
 
 
 def test_every_refusal_is_a_problem() -> None:

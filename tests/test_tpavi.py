@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -10,13 +11,22 @@ import numpy as np
 import pytest
 import torch
 
+from models.batching import Batcher
 from models.checkpoints import weights_of, write_safetensors
-from models.errors import WeightsInvalid
+from models.errors import WeightsInvalid, WeightsMissing
 from models.install import import_checkpoint
+from models.media import Window
+from models.networks import Networks
 from models.pvt import Pvt, PvtConfig
+from models.sampling import Sampling, Summary, plan
+from models.strategies import STRATEGIES
+from models.strategies.gate import SILENT
+from models.strategies.options import MaskThreshold, TpaviOptions
+from models.strategies.tpavi import Tpavi, build, sounds
 from models.tpavi import TPAVI, BackboneName, TpaviConfig, config_of, load_tpavi, metadata_of, sounding
 from models.vggish import EXAMPLE, FRAMES, HOP, RATE, Vggish, VggishConfig, examples, load_vggish, mel_matrix
 from models.weights import Weights
+from tests.tiny_networks import tiny_networks, window
 
 MANIFESTS = Path(__file__).parent / "data/manifests"
 BACKBONES: tuple[BackboneName, ...] = get_args(BackboneName)
@@ -220,10 +230,115 @@ def test_what_is_no_tpavi_is_refused(tmp_path: Path) -> None:
 def test_vggish_loads_strictly(tmp_path: Path) -> None:
     state = dict(Vggish(VggishConfig.tiny()).state_dict())
     torch.save(state, tmp_path / "vggish.pth")
-    network = load_vggish(tmp_path / "vggish.pth", VggishConfig.tiny())
+    network = load_vggish(tmp_path / "vggish.pth")
     assert not any(parameter.requires_grad for parameter in network.parameters())
     assert network(examples(np.zeros(RATE, np.float32))).shape == (1, 128)
-    del state["embeddings.4.bias"]
-    torch.save(state, tmp_path / "vggish.pth")
-    with pytest.raises(WeightsInvalid, match=r"missing .embeddings\.4\.bias"):
-        load_vggish(tmp_path / "vggish.pth", VggishConfig.tiny())
+    assert network.config == VggishConfig.tiny()
+    torn = {"features.3.weight": "1 missing .features.3.weight", "embeddings.4.bias": "4.bias is missing"}
+    for key, said in torn.items():
+        torch.save({k: t for k, t in state.items() if k != key}, tmp_path / "vggish.pth")
+        with pytest.raises(WeightsInvalid, match=said):
+            load_vggish(tmp_path / "vggish.pth")
+
+
+# --- the strategy
+
+
+@pytest.fixture(scope="module")
+def segment() -> Tpavi:
+    torch.manual_seed(1)
+    ears = Vggish(VggishConfig.tiny()).eval().requires_grad_(False)
+    torch.nn.init.uniform_(ears.embeddings[4].bias, 0, 1)  # type: ignore[arg-type]
+    return Tpavi(small().requires_grad_(False), ears, Batcher(), torch.device("cpu"))
+
+
+def stretch(clip: Window, first: int, end: int) -> Window:
+    """Some frames of a window, as a window."""
+    assert clip.frames is not None
+    return replace(
+        clip,
+        timestamps=clip.timestamps[first:end],
+        indices=clip.indices[first:end],
+        audio_windows=clip.audio_windows[first:end],
+        frames=clip.frames[first:end],
+        audio={rate: sound[first:end] for rate, sound in clip.audio.items()},
+    )
+
+
+def logits_of(segment: Tpavi, clip: Window) -> torch.Tensor:
+    """What masks are decided from, [n, 224, 224]."""
+    count = len(clip.timestamps)
+    groups = [range(count)[i : i + 5] for i in range(0, count, 5)]
+    answers = segment.logits_of(clip, groups, TpaviOptions())
+    return torch.stack([answers[i] for i in range(count)])
+
+
+@pytest.mark.parametrize("preset", ["best", "paper"])
+@pytest.mark.parametrize("count", [1, 5, 7])
+def test_every_frame_gets_a_mask_of_its_size(segment: Tpavi, preset: str, count: int) -> None:
+    options = STRATEGIES["tpavi"].presets[preset]
+    frames = list(segment(window(*[0.3] * count, size=(50, 70)), options))
+    assert [frame.mask.shape for frame in frames] == [(50, 70)] * count
+    assert all(frame.mask.dtype == bool and frame.reason is None for frame in frames)
+
+
+def test_the_sound_and_the_other_frames_matter(segment: Tpavi) -> None:
+    clip = window(*[0.3] * 5)
+    louder = replace(clip, audio={RATE: clip.audio[RATE] * np.array([1, 1, 1, 1, 3], np.float32)[:, None]})
+    before, after = logits_of(segment, clip), logits_of(segment, louder)
+    assert all(not torch.equal(one, two) for one, two in zip(before, after, strict=True))
+    assert not torch.allclose(before[:1], logits_of(segment, stretch(clip, 0, 1)), atol=1e-5)
+
+
+def test_windows_are_the_clip_in_one_piece(segment: Tpavi) -> None:
+    """A clip of 17 frames as `plan` cuts it for this strategy."""
+    clip = window(*np.linspace(0.1, 0.9, 17))
+    whole = logits_of(segment, clip)
+    summary = Summary(width=96, height=72, fps=1.0, duration=17.0)
+    windows = plan(summary, Sampling(), together=STRATEGIES["tpavi"].together)
+    assert [len(each.times) for each in windows] == [15, 2]
+    parts = [stretch(clip, each.first, each.first + len(each.times)) for each in windows]
+    torch.testing.assert_close(
+        torch.cat([logits_of(segment, part) for part in parts]), whole, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_windows_of_frames_too_large_for_five_hold_what_they_can() -> None:
+    huge = Summary(width=8192, height=4096, fps=1.0, duration=7.0)
+    assert [len(each.times) for each in plan(huge, Sampling(), together=5)] == [2, 2, 2, 1]
+
+
+def test_silence_is_empty_in_best_and_costs_nothing_where_a_group_is_silent(segment: Tpavi) -> None:
+    everything = TpaviOptions(thresholds=MaskThreshold(mask=0.0))
+    seen: list[int] = []
+    hook = segment.network.output_conv.register_forward_hook(lambda *_: seen.append(1))
+    frames = list(segment(window(0.2, 0.0, 0.2, 0.2, 0.2, *[0.0] * 5), everything))
+    assert [bool(frame.mask.all()) for frame in frames] == [True, False, True, True, True, *[False] * 5]
+    assert [frame.reason for frame in frames] == [None, SILENT, None, None, None, *[SILENT] * 5]
+    assert seen == [1]
+    assert [frame.reason for frame in segment(window(0.0, 0.0), everything)] == [SILENT] * 2
+    assert seen == [1]
+    hook.remove()
+    published = replace(everything, silent_is_empty=False)
+    assert all(frame.mask.all() and frame.reason is None for frame in segment(window(0.0), published))
+
+
+def test_paper_hears_the_seconds_in_one_piece() -> None:
+    """As AVSBench's loader does: examples of 0.96 s, one after another."""
+    seconds = window(*[0.3] * 5).audio[RATE]
+    paper, own = (sounds(seconds, TpaviOptions(seconds=how)) for how in ("paper", "own"))
+    assert torch.equal(paper, examples(seconds.reshape(-1)))
+    assert torch.equal(paper[0], own[0])
+    assert not torch.equal(paper[1], own[1])
+
+
+def test_missing_weights_name_the_command(tmp_path: Path) -> None:
+    networks = Networks("cpu", Weights(tmp_path, tiny=tmp_path))
+    with pytest.raises(WeightsMissing, match=r"python -m service weights import tpavi FILE"):
+        build(networks)
+
+
+def test_it_is_built_from_installed_networks(tmp_path: Path) -> None:
+    networks = tiny_networks(tmp_path)
+    (frame,) = build(networks)(window(0.5), TpaviOptions())
+    assert frame.mask.shape == (72, 96)

@@ -28,13 +28,15 @@ from models.checkpoints import read_safetensors, weights_of, write_safetensors
 from models.datasets.kinds import CLASS_NAMES
 from models.datasets.layouts import Order, write_layout
 from models.errors import TrainingDiverged, WeightsInvalid
+from models.tpavi import TPAVI
 from models.training import __main__ as command
 from models.training import tiny
 from models.training.batches import Batch, Feed, Share, batch_of
+from models.training.learners import AcFpnLearner, Answer
 from models.training.recipes import RECIPES, Recipe, acfpn_ms3, acfpn_s4, tiny_acfpn
 from models.training.runs import Log, load_trained
 from models.training.starts import AUDIO, IMAGE
-from models.training.step import LOSSES, Learner, factor, optimizer_for, update
+from models.training.step import LOSSES, factor, optimizer_for, update
 from models.training.train import Setup, Training
 from models.weights import metadata
 
@@ -114,7 +116,7 @@ def test_every_recipe_is_another_and_builds_its_network() -> None:
     assert len({recipe.digest for recipe in made.values()}) == len(made)
     with torch.device("meta"):
         for network in {recipe.network for recipe in made.values()}:
-            ACFPN(network)
+            ACFPN(network) if isinstance(network, AcFpnConfig) else TPAVI(network)
 
 
 def test_a_random_audio_tower_is_trained() -> None:
@@ -132,7 +134,7 @@ def test_a_changed_recipe_has_another_digest() -> None:
 def groups(**changes) -> tuple[ACFPN, dict[int, float]]:
     network = ACFPN(LEAST)
     recipe = replace(acfpn_s4(), network=LEAST, **changes)
-    learner = Learner(network, recipe)
+    learner = AcFpnLearner(network, recipe)
     rates = {id(p): g["lr"] for g in optimizer_for(learner, recipe).param_groups for p in g["params"]}
     return network, rates
 
@@ -162,7 +164,7 @@ def test_what_frozen_means(audio: str, drifts: bool) -> None:
     recipe = least(audio=audio, rate=1e-2, warmup=0)
     torch.manual_seed(0)
     network = ACFPN(recipe.network)
-    learner = Learner(network, recipe).train()
+    learner = AcFpnLearner(network, recipe).train()
     before = {key: tensor.clone() for key, tensor in network.aclp.audio.state_dict().items()}
     update(learner, optimizer_for(learner, recipe), Feed("synth", recipe)[0], recipe)
     after = network.aclp.audio.state_dict()
@@ -173,7 +175,7 @@ def test_what_frozen_means(audio: str, drifts: bool) -> None:
 def test_gradients_of_a_left_out_tower_do_not_pile_up() -> None:
     recipe = least(audio="left-out", rate=0.0, clip=None, warmup=0)
     network = ACFPN(recipe.network)
-    learner, batch = Learner(network, recipe).train(), Feed("synth", recipe)[0]
+    learner, batch = AcFpnLearner(network, recipe).train(), Feed("synth", recipe)[0]
     optimizer = optimizer_for(learner, recipe)
     norms = []
     for _ in range(3):
@@ -184,13 +186,17 @@ def test_gradients_of_a_left_out_tower_do_not_pile_up() -> None:
     assert norms[2] == pytest.approx(norms[0], rel=1e-3)
 
 
+def loss(name, logits, truth, judged) -> torch.Tensor:
+    return LOSSES[name](Answer(logits), truth, judged)
+
+
 def test_losses_judge_only_what_is_annotated() -> None:
     logits, truth = torch.randn(10, 8, 8), (torch.rand(10, 8, 8) > 0.5).float()
     judged = torch.tensor([True, False, False, False, False] * 2)
     other = torch.where(judged[:, None, None], logits, -logits)
-    for name, loss in LOSSES.items():
-        assert loss(logits, truth, judged) == loss(other, truth, judged), name
-    assert LOSSES["every-frame"](logits, truth, judged) == LOSSES["first-frame"](logits, truth, judged)
+    for name in ("first-frame", "every-frame", "overlap"):
+        assert loss(name, logits, truth, judged) == loss(name, other, truth, judged), name
+    assert loss("every-frame", logits, truth, judged) == loss("first-frame", logits, truth, judged)
 
 
 def test_overlap_counts_a_small_thing_as_much_as_a_large_one() -> None:
@@ -198,8 +204,8 @@ def test_overlap_counts_a_small_thing_as_much_as_a_large_one() -> None:
     truth[0, :2, :2], truth[1, :8, :8] = 1, 1
     nothing, everyone = torch.full((2, 16, 16), -20.0), torch.ones(2, dtype=torch.bool)
     right = truth * 40 - 20
-    assert LOSSES["overlap"](right, truth, everyone) < 0.2
-    missed = [LOSSES["overlap"](nothing[i : i + 1], truth[i : i + 1], everyone[:1]) for i in (0, 1)]
+    assert loss("overlap", right, truth, everyone) < 0.2
+    missed = [loss("overlap", nothing[i : i + 1], truth[i : i + 1], everyone[:1]) for i in (0, 1)]
     entropies = [20 * truth[i].mean().item() for i in (0, 1)]
     assert missed[0].item() - entropies[0] == pytest.approx(missed[1].item() - entropies[1], abs=1e-3)
 
@@ -207,7 +213,7 @@ def test_overlap_counts_a_small_thing_as_much_as_a_large_one() -> None:
 def test_a_loss_that_is_no_number_moves_nothing() -> None:
     recipe = least()
     network = ACFPN(recipe.network)
-    learner = Learner(network, recipe).train()
+    learner = AcFpnLearner(network, recipe).train()
     optimizer = optimizer_for(learner, recipe)
     before = {name: parameter.clone() for name, parameter in network.named_parameters()}
     batch = Feed("synth", recipe)[0]
@@ -222,7 +228,7 @@ def test_half_precision_leaves_the_sound_whole() -> None:
     network = ACFPN(recipe.network).eval()
     batch, heard = Feed("synth", recipe)[0], []
     network.aclp.audio.register_forward_hook(lambda _module, _inputs, features: heard.append(features))
-    learner = Learner(network, recipe).eval()
+    learner = AcFpnLearner(network, recipe).eval()
     with torch.no_grad():
         learner(batch.images, batch.sound)
         with torch.autocast("cpu", torch.bfloat16):

@@ -6,10 +6,12 @@ import argparse
 import hashlib
 import http.server
 import os
+import pickle
 import re
 import resource
 import shutil
 import threading
+import time
 from collections import namedtuple
 from collections.abc import Iterator
 from dataclasses import replace
@@ -210,11 +212,14 @@ def test_a_refusal_names_the_status(weights: Weights, server: Server, status: in
     assert len(server.requests) == attempts
 
 
-def test_no_server_is_said_in_a_sentence(weights: Weights) -> None:
+def test_no_server_is_said_soon_and_in_a_sentence(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloading, "PAUSE", 0.1)
     nowhere = replace(weights.registry["asset"], url="http://127.0.0.1:9/file.bin")  # the discard port
     weights.registry = {**weights.registry, "asset": nowhere}
-    with pytest.raises(WeightsMissing, match="cannot be downloaded"):
+    began = time.monotonic()
+    with pytest.raises(WeightsMissing, match=r"127.0.0.1 cannot be reached .*HTTPS_PROXY"):
         get(weights)
+    assert time.monotonic() - began < 2, "a server that is missing is not waited for like a busy one: 3 s"
 
 
 def test_a_full_disk_is_noticed_before_the_first_byte(
@@ -329,6 +334,15 @@ def test_a_pickle_that_would_run_code_is_refused(weights: Weights, tmp_path: Pat
         import_checkpoint(weights, "ac-fpn", source)
     assert not trace.exists()
     assert left_over(weights) == set()
+
+
+def test_a_plain_pickle_is_refused_without_a_word_of_torch(weights: Weights, tmp_path: Path) -> None:
+    """Warnings are errors here."""
+    source = tmp_path / "evil.pth"
+    source.write_bytes(pickle.dumps({"model": RunsCode(tmp_path / "trace")}, protocol=4))
+    with pytest.raises(WeightsInvalid, match=r"evil\.pth"):
+        import_checkpoint(weights, "ac-fpn", source)
+    assert not (tmp_path / "trace").exists()
 
 
 def test_the_records_of_a_training_run_are_read_as_nothing(tmp_path: Path) -> None:
@@ -451,6 +465,8 @@ def test_shared_parameters_are_written_once_and_loaded_everywhere(tmp_path: Path
 def test_the_commands(weights: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = small_acfpn(tmp_path / "mine.safetensors")
     folder = ["--folder", str(weights.folder)]
+    assert main([*folder, "verify"]) == 0
+    assert "Nothing is installed" in capsys.readouterr().out
     assert main([*folder, "import", "ac-fpn", str(source)]) == 0
     assert main([*folder, "verify"]) == 0
     assert "ac-fpn: ok" in capsys.readouterr().out

@@ -215,6 +215,17 @@ def test_a_window_begun_again_is_counted() -> None:
         assert value(port, "avs_retries_total", strategy="sleep") == 1
 
 
+def test_a_storage_that_cannot_be_written_is_waited_for() -> None:
+    with Workers(1, **{**HASTY, "lease_seconds": 1, "reconcile_seconds": 0.2}, max_attempts=1) as workers:
+        in_the_way = workers.folder / "storage" / "windows"
+        in_the_way.write_bytes(b"")
+        job = workers.submit("full-mask")
+        log = workers.folder / "log"
+        assert until(lambda: log.read_text().count("window given up") > 1, 20), "more often than its attempts"
+        in_the_way.unlink()
+        assert workers.wait(job)[0].status == "succeeded"
+
+
 def test_a_poison_clip_fails_after_three_workers_and_its_neighbours_live() -> None:
     port = free_port()
     with Workers(1, worker_metrics_port=port, **HASTY) as workers:

@@ -21,6 +21,8 @@ from models.checkpoints import write_safetensors
 from models.media import Window
 from models.networks import Networks
 from models.segments import AUDIOCLIP_RATE, CLAP_RATE
+from models.tpavi import TPAVI, TpaviConfig, metadata_of
+from models.vggish import RATE, Vggish, VggishConfig
 from models.weights import Weights, record
 
 FIRMNESS = 1e5  # what random mask logits, some ten-thousandths, are multiplied by
@@ -33,13 +35,16 @@ def tiny_networks(folder: Path, seed: int = 0) -> Networks:
     family: dict[str, nn.Module] = {
         "audioclip": AudioCLIP(AudioCLIPConfig.tiny()),
         "ac-fpn": ACFPN(AcFpnConfig.tiny()),
+        "tpavi": TPAVI(TpaviConfig.tiny()),
+        "vggish": Vggish(VggishConfig.tiny()),
         "sam": firm(sam.build("sam-tiny")),
         "grounding-dino": grounding_dino.build("grounding-dino-tiny"),
         "clap": clap.build("clap-tiny"),
     }
     for name, network in family.items():
         path = folder / f"{name}.safetensors"
-        write_safetensors(path, dict(network.state_dict()), {})
+        told = metadata_of(network.config) if isinstance(network, TPAVI) else {}
+        write_safetensors(path, dict(network.state_dict()), told)
         record(folder, f"{name}-tiny", path, source="this test", source_sha256="", licence="Apache-2.0")
     return Networks("cpu", Weights(folder / "none", tiny=folder))
 
@@ -76,7 +81,7 @@ def window(
         indices=tuple(range(count)),
         audio_windows=tuple((float(i), i + 1.0) for i in range(count)),
         frames=pixels,
-        audio={rate: chords(loudness, rate, seed) for rate in (AUDIOCLIP_RATE, CLAP_RATE)},
+        audio={rate: chords(loudness, rate, seed) for rate in (AUDIOCLIP_RATE, CLAP_RATE, RATE)},
         has_audio=any(loudness),
     )
 

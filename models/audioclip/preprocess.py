@@ -1,8 +1,8 @@
-"""RGB frames as AudioCLIP's image tower wants them: 224 pixels a side, CLIP's mean and deviation."""
+"""RGB frames as an image tower wants them: 224 pixels a side, with the colours that it was trained on."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -10,8 +10,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # RGB, of 0..1
-STD = (0.26862954, 0.26130258, 0.27577711)
+
+class Colours(NamedTuple):
+    """Mean and deviation of red, green and blue in 0..1, which become 0 and 1."""
+
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float]
+
+
+CLIP = Colours((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+IMAGENET = Colours((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 Fit = Literal["crop", "squash"]
 
@@ -22,6 +30,7 @@ def image_input(
     *,
     fit: Fit = "crop",
     antialias: bool = False,
+    colours: Colours = CLIP,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """RGB uint8 [n, H, W, 3] -> float [n, 3, size, size], normalised, on the device.
@@ -30,7 +39,7 @@ def image_input(
     aspect, as the frames of AVSBench were made. The reference resizes without `antialias`, which on a large
     frame picks single pixels.
     """
-    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (MEAN, STD))
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in colours)
     # One by one: a large frame is 12 times larger in float than what remains of it.
     fitted = [fit_one(pixels(frame, device), size, fit, antialias) for frame in frames]
     return (torch.cat(fitted) - mean) / std

@@ -24,6 +24,7 @@ from models.strategies.options import (
     NoPromptOptions,
     PointPromptOptions,
     RandomSamOptions,
+    TpaviOptions,
 )
 
 
@@ -64,6 +65,8 @@ class Strategy:
     networks: tuple[str, ...] = ()
     needs_pixels: bool = True
     audio_rates: tuple[int, ...] = ()
+    together: int = 1
+    """Frames that are seen as one: windows hold whole groups of so many, counted from the clip's first."""
 
     @property
     def options(self) -> type[Any]:
@@ -84,6 +87,17 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             },
             networks=("ac-fpn",),
             audio_rates=(44_100,),
+        ),
+        "tpavi": Strategy(
+            summary="TPAVI, the supervised baseline: every place asks what is heard over five frames.",
+            module="models.strategies.tpavi",
+            presets={
+                "best": TpaviOptions(),
+                "paper": TpaviOptions(seconds="paper", resolution="paper", silent_is_empty=False),
+            },
+            networks=("tpavi", "vggish"),
+            audio_rates=(16_000,),
+            together=5,
         ),
         "box-prompt": Strategy(
             summary="What is heard, by name; where that is seen, boxes; in each box, SAM's mask.",

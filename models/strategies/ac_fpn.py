@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from models.acfpn import ACFPN
 from models.audioclip.audio import AudioScale
 from models.audioclip.preprocess import image_input
 from models.batching import Batcher
+from models.deciding import decided
 from models.media import Window
 from models.networks import Networks
 from models.segments import AUDIOCLIP_RATE, SECONDS
@@ -57,8 +57,8 @@ class AcFpn:
         for audible in heard:
             if audible:
                 with stage("mask_decode"):
-                    decided = mask(next(logits), window.size, options)
-                yield FrameMasks(mask=decided)
+                    mask = decided(next(logits), window.size, options.thresholds.mask, options.resolution)
+                yield FrameMasks(mask=mask)
             else:
                 yield FrameMasks(mask=np.zeros(window.size, bool), reason=SILENT)
 
@@ -92,17 +92,6 @@ class AcFpn:
         images = torch.stack([pair.image for pair in pairs])
         sounds = torch.stack([pair.sound for pair in pairs])
         return list(self.network.segment(images, sounds)[:, 0])
-
-
-def mask(logits: Tensor, size: tuple[int, int], options: AcFpnOptions) -> NDArray[np.bool_]:
-    """Logits [s, s] -> bool [height, width] of the frame. `paper` decides at s and repeats pixels."""
-    grid = logits[None, None]
-    if options.resolution == "source":
-        grid = F.interpolate(grid, size, mode="bilinear", align_corners=False)
-    sure = torch.sigmoid(grid) > options.thresholds.mask
-    if options.resolution == "paper":
-        sure = F.interpolate(sure.float(), size, mode="nearest") > 0
-    return sure[0, 0].cpu().numpy()
 
 
 def build(networks: Networks) -> Segmenter:

@@ -94,6 +94,20 @@ class AcFpnOptions:
 
 
 @dataclass(frozen=True, config=CONFIG)
+class TpaviOptions:
+    """Options of `tpavi`."""
+
+    thresholds: MaskThreshold = MaskThreshold()
+    seconds: Literal["own", "paper"] = "own"
+    """`own` lets each frame be heard with the first 0.96 s of its own second; `paper` joins the seconds of
+    five frames and cuts the whole into pieces of 0.96 s, so that later frames are heard a little early."""
+    resolution: Literal["source", "paper"] = "source"
+    """`source` brings the logits to the size of the frame; `paper` thresholds at 224 first."""
+    silent_is_empty: bool = True
+    """A second without any sound gives an empty mask; the published code segments it like any other."""
+
+
+@dataclass(frozen=True, config=CONFIG)
 class PointThreshold:
     """Thresholds of `point-prompt`."""
 

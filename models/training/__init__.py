@@ -1,8 +1,10 @@
 """What trains and judges.
 
     recipes.py    runs as functions           batches.py     clips as tensors, in an order made of the seed
-    starts.py     what towers saw before      step.py        one step: loss, gradients, update
-    losses.py     the published losses        train.py       the loop
+    inputs.py     what a network is fed       starts.py      what towers saw before
+    learners.py   AC-FPN and TPAVI in training
+    losses.py     the published losses        step.py        one step: loss, gradients, update
+    train.py      the loop
     runs.py       a run's folder and states   plots.py       curves and samples
     metrics.py    scores, by each protocol    judging.py     a strategy asked about every clip
     scores.py     intervals and the gate      tables.py      text, Markdown and JSON

@@ -85,7 +85,7 @@ def places(command: argparse.ArgumentParser) -> None:
     command.add_argument("--judged", type=positive, metavar="CLIPS", help="of a validation")
     command.add_argument("--image-weights", type=Path, help="what the image tower starts from")
     command.add_argument("--audio-weights", type=Path, help="what the audio tower starts from")
-    command.add_argument("--init", type=Path, help="an AC-FPN of the same architecture to start from")
+    command.add_argument("--init", type=Path, help="a network of the same architecture to start from")
     command.add_argument("--weights-dir", type=Path, default=DEFAULT_FOLDER, help="installed weights")
     for name in ("epochs", "steps", "batch"):
         command.add_argument(f"--{name}", type=positive, help="in place of the recipe's")

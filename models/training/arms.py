@@ -16,27 +16,30 @@ from models.errors import InvalidOption, WeightsMissing
 from models.networks import Networks
 from models.strategies import STRATEGIES, Strategy
 from models.training.remembering import Remembering
-from models.training.runs import load_trained
+from models.training.runs import load_trained, network_in
 from models.weights import Identity, Weights, digest
 
 
 class TrainedNetworks(Networks):
-    """The networks of a process, with an AC-FPN from a file of a training run."""
+    """The networks of a process, one of them from a file of a training run."""
 
-    def __init__(self, device: str, weights: Weights, batcher: Remembering, acfpn: Path) -> None:
+    def __init__(self, device: str, weights: Weights, batcher: Remembering, file: Path) -> None:
         super().__init__(device, weights, batcher)
-        self.acfpn = acfpn
-        self._loaded["ac-fpn"] = load_trained(acfpn).to(self.device).requires_grad_(False)
+        self.file, self.trained = file, network_in(file)
+        self._loaded[self.trained] = load_trained(file).to(self.device).requires_grad_(False)
 
     def identity(self, name: str) -> Identity:
         """Which weights answer for this name."""
-        if name != "ac-fpn":
+        if name != self.trained:
             return super().identity(name)
-        return Identity(self.acfpn.name, digest(self.acfpn), "not stated", "published")
+        return Identity(self.file.name, digest(self.file), "not stated", "published")
 
 
-def strategies_of(wanted: str, weights: Weights, trained: bool) -> tuple[dict[str, Strategy], dict[str, str]]:
-    """The strategies to judge, and of `all` those that cannot be, with the reason."""
+def strategies_of(
+    wanted: str, weights: Weights, trained: str | None
+) -> tuple[dict[str, Strategy], dict[str, str]]:
+    """The strategies to judge, and of `all` those that cannot be, with the reason. The network `trained` is
+    there, whether installed or not."""
     if wanted != "all" and wanted not in STRATEGIES:
         raise InvalidOption(f"There is no strategy {wanted!r}; there are all, {', '.join(STRATEGIES)}.")
     chosen: dict[str, Strategy] = {}
@@ -46,7 +49,7 @@ def strategies_of(wanted: str, weights: Weights, trained: bool) -> tuple[dict[st
             continue
         try:
             for network in strategy.networks:
-                if not (trained and network == "ac-fpn"):
+                if network != trained:
                     weights.resolve(network)
             chosen[name] = strategy
         except WeightsMissing as why:

@@ -26,7 +26,7 @@ from models.datasets.kinds import CLASS_NAMES
 from models.datasets.synthavs import SynthAVS
 from models.datasets.views import NegativeAudio
 from models.errors import InvalidOption
-from models.segments import AUDIOCLIP_RATE, resampled, whole_seconds
+from models.training.inputs import inputs_of
 from models.training.recipes import Recipe
 
 SYNTH = "synth"
@@ -50,8 +50,8 @@ class Hints(NamedTuple):
 class Batch:
     """All frames of some clips, one after another.
 
-    `images` float [n, 3, size, size] normalised, `sound` float [n, 1, seconds * 44100] in [-1, 1], `truth`
-    float [n, size, size] of zeros and ones. Frames without annotation are not `judged` (bool [n]).
+    `images` float [n, 3, size, size] normalised, `sound` float [n, ...] as `inputs` makes it for the network,
+    `truth` float [n, size, size] of zeros and ones. Frames without annotation are not `judged` (bool [n]).
     """
 
     images: Tensor
@@ -68,17 +68,13 @@ class Batch:
 
 
 def batch_of(clips: Sequence[Clip], recipe: Recipe) -> Batch:
-    """Frames squashed to the recipe's size, and each frame's second of sound as often as it asks."""
+    """Frames squashed to the recipe's size, and the sound of each as the recipe's network wants it."""
     frames = np.concatenate([clip.frames for clip in clips]) if alike(clips) else None
     if frames is None:
         images = torch.cat([picture(clip.frames, recipe) for clip in clips])
     else:
         images = picture(frames, recipe)
-    seconds = [
-        whole_seconds(resampled(clip.audio, clip.rate, AUDIOCLIP_RATE), AUDIOCLIP_RATE, len(clip.frames))
-        for clip in clips
-    ]
-    sound = torch.from_numpy(np.concatenate(seconds))[:, None].tile(recipe.seconds)
+    sound = torch.cat([inputs_of(recipe).sound(clip, recipe) for clip in clips])
     truth = torch.cat([masks_of(clip, recipe.size) for clip in clips])
     judged = [a and p for clip in clips for a, p in zip(clip.annotated, clip.present, strict=True)]
     hints = hints_of(clips, recipe.size) if recipe.hints else None
@@ -108,7 +104,8 @@ def alike(clips: Sequence[Clip]) -> bool:
 
 def picture(frames: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], recipe: Recipe) -> Tensor:
     """Uint8 [n, H, W, 3] -> float [n, 3, size, size]."""
-    return image_input(frames, recipe.size, fit="squash", antialias=recipe.antialias)
+    colours = inputs_of(recipe).colours
+    return image_input(frames, recipe.size, fit="squash", antialias=recipe.antialias, colours=colours)
 
 
 def masks_of(clip: Clip, size: int) -> Tensor:
@@ -124,7 +121,8 @@ def open_clips(data: str, recipe: Recipe, split: str, clips: int | None = None) 
     if data == SYNTH:
         return SynthAVS(split, clips)
     fraction = recipe.fraction if split == "train" else 1.0
-    return AVSBench(Path(data), recipe.subset, split, fraction=fraction, reading=Reading(rate=AUDIOCLIP_RATE))
+    reading = Reading(rate=inputs_of(recipe).rate)
+    return AVSBench(Path(data), recipe.subset, split, fraction=fraction, reading=reading)
 
 
 def sounding(data: str, recipe: Recipe, clips: Clips) -> dict[str | None, Clips]:

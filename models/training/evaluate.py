@@ -27,6 +27,7 @@ from models.training.batches import SYNTH
 from models.training.benches import Bench, bench_of, probes_of
 from models.training.judging import Arm, judge
 from models.training.remembering import Remembering
+from models.training.runs import network_in
 from models.training.scores import NOTES, PROTOCOLS, Protocol, Score, formulas, scored
 from models.training.tables import Line, Report
 from models.weights import DEFAULT_FOLDER, TINY_FOLDER, Weights, replace_text
@@ -97,12 +98,13 @@ def run(options: argparse.Namespace) -> Report:
         raise InvalidOption("The gate needs SynthAVS and the protocol robust.")
     earlier = gate.read(options.against) if options.against else None
     memory, weights = Remembering(), Weights(options.weights_dir, tiny=options.tiny_dir)
+    trained = network_in(options.weights) if options.weights else None
     networks = (
         TrainedNetworks(options.device, weights, memory, options.weights)
         if options.weights
         else Networks(options.device, weights, memory)
     )
-    chosen, left_out = strategies_of(options.strategy, weights, bool(options.weights))
+    chosen, left_out = strategies_of(options.strategy, weights, trained)
     arms, labels = [], []
     for name, strategy in chosen.items():
         segmenter = import_module(strategy.module).build(networks)
@@ -170,7 +172,7 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--gate", action="store_true", help="exit with 1 unless all pass; needs robust")
     root.add_argument("--against", type=Path, metavar="JSON", help="a report of another seed to agree with")
-    root.add_argument("--weights", type=Path, help="AC-FPN from a training run's file")
+    root.add_argument("--weights", type=Path, help="a network from a training run's file")
     root.add_argument("--weights-dir", type=Path, default=DEFAULT_FOLDER, help="installed weights")
     root.add_argument(
         "--tiny-dir", type=Path, default=TINY_FOLDER, help="the family where none are installed"

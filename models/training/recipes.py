@@ -1,9 +1,9 @@
 """Training runs as functions: each returns a `Recipe`, and a recipe says everything that shapes the weights.
 
 `acfpn_s4` and `acfpn_ms3` are the published runs to the constant; their arguments are the published
-ablations (Tables 3 and 4, supplement 2 to 4), which `RECIPES` also lists by name. `tiny_acfpn` makes the
-weights shipped in `models/tiny`. Where the data lie, on what they are trained and where the run is written
-are no part of a recipe.
+ablations (Tables 3 and 4, supplement 2 to 4), which `RECIPES` also lists by name. `tpavi_s4` and `tpavi_ms3`
+are those of AVSBench's baseline. `tiny_acfpn` makes the weights shipped in `models/tiny`. Where the data lie,
+on what they are trained and where the run is written are no part of a recipe.
 """
 
 from __future__ import annotations
@@ -20,16 +20,19 @@ from pydantic import TypeAdapter
 from models.acfpn import AcFpnConfig, FusionName, Upsampling
 from models.audioclip.audio import AudioScale
 from models.datasets.avsbench import Subset
+from models.tpavi import BackboneName, TpaviConfig
 
 Audio = Literal["trained", "left-out", "frozen"]
-LossName = Literal["first-frame", "every-frame", "overlap"]
-ImageStart = Literal["audioclip", "clip", "resnet50", "random"]
-AudioStart = Literal["audioclip", "esresnext", "random"]
+LossName = Literal["first-frame", "every-frame", "overlap", "first-frame-matching", "every-frame-matching"]
+ImageStart = Literal["audioclip", "clip", "resnet50", "pvt-v2-b5", "random"]
+AudioStart = Literal["audioclip", "esresnext", "vggish", "random"]
+NetworkConfig = AcFpnConfig | TpaviConfig
 
 PAPER_RATE = 5e-5
 PAPER_BACKBONE = 0.1
 PAPER_SEED = 123
 PAPER_CLIPS = 4  # of five frames each
+TPAVI_RATE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -41,16 +44,18 @@ class Recipe:
     """Which part of AVSBench `--data PATH` is read as; `--data synth` takes SynthAVS in its place."""
     loss: LossName
     """`first-frame` judges each clip's first frame, `every-frame` all: cross-entropy of the sigmoid, as
-    published. `overlap` adds a soft IoU of the frames that have a truth."""
+    published. `overlap` adds a soft IoU of the frames that have a truth. `-matching` adds that what a mask
+    covers is to look like what is heard, which TPAVI alone can say."""
     epochs: int
-    network: AcFpnConfig = field(default_factory=AcFpnConfig)
+    network: NetworkConfig = field(default_factory=AcFpnConfig)
     size: int = 224
     """Pixels of a frame's side as the network sees it."""
     antialias: bool = False
     """Whether frames are smoothed when they shrink; the published loaders pick single pixels."""
     seconds: int = 5
-    """How often a frame's second of sound is repeated before it is heard."""
+    """How often a frame's second of sound is repeated before AC-FPN hears it."""
     audio_scale: AudioScale = "paper"
+    """AC-FPN's too: `paper` as published, `int16` as AudioCLIP was trained."""
     image_start: ImageStart = "audioclip"
     audio_start: AudioStart = "audioclip"
     audio: Audio = "left-out"
@@ -141,6 +146,45 @@ def on_ms3(run: Callable[Ablation, Recipe]) -> Callable[Ablation, Recipe]:
 acfpn_ms3 = on_ms3(acfpn_s4)
 
 
+def tpavi(subset: Subset, loss: LossName, epochs: int, backbone: BackboneName, fraction: float) -> Recipe:
+    """What both runs of TPAVI have in common: its whole network learns, at one rate; VGGish never does."""
+    return Recipe(
+        name=f"tpavi_{subset}",
+        subset=subset,
+        loss=loss,
+        epochs=epochs,
+        network=TpaviConfig.of(backbone),
+        seconds=1,
+        audio_scale="int16",
+        image_start=backbone,
+        audio_start="vggish",
+        audio="frozen",
+        rate=TPAVI_RATE,
+        backbone=1.0,
+        fraction=fraction,
+    )
+
+
+def tpavi_s4(
+    backbone: BackboneName = "pvt-v2-b5",
+    *,
+    matching: bool = False,
+    fraction: float = 1.0,
+    epochs: int = 15,
+) -> Recipe:
+    """Single sources. `matching` is off in the published run."""
+    loss: LossName = "first-frame-matching" if matching else "first-frame"
+    return tpavi("s4", loss, epochs, backbone, fraction)
+
+
+def tpavi_ms3(
+    backbone: BackboneName = "pvt-v2-b5", *, matching: bool = True, fraction: float = 1.0, epochs: int = 30
+) -> Recipe:
+    """Several sources."""
+    loss: LossName = "every-frame-matching" if matching else "every-frame"
+    return tpavi("ms3", loss, epochs, backbone, fraction)
+
+
 def tiny_acfpn(steps: int = 6000) -> Recipe:
     """The shipped network: everything learns at once, from nothing, on SynthAVS."""
     batch, size = 6, 96
@@ -203,6 +247,22 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 
+# TPAVI's, with the epochs that AC-FPN's authors gave it when there was less to see.
+TPAVI_RUNS: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
+    {
+        "tpavi_s4": tpavi_s4,
+        "tpavi_ms3": tpavi_ms3,
+        "tpavi_s4_resnet50": partial(tpavi_s4, "resnet50"),
+        "tpavi_ms3_resnet50": partial(tpavi_ms3, "resnet50"),
+        "tpavi_s4_matching": partial(tpavi_s4, matching=True),
+        "tpavi_ms3_no_matching": partial(tpavi_ms3, matching=False),
+        "tpavi_s4_20_percent": partial(tpavi_s4, fraction=0.2, epochs=50),
+        "tpavi_s4_50_percent": partial(tpavi_s4, fraction=0.5, epochs=30),
+        "tpavi_ms3_20_percent": partial(tpavi_ms3, fraction=0.2, epochs=80),
+        "tpavi_ms3_50_percent": partial(tpavi_ms3, fraction=0.5, epochs=50),
+    }
+)
+
 BASE: Mapping[str, Callable[..., Recipe]] = MappingProxyType({"acfpn_s4": acfpn_s4, "acfpn_ms3": acfpn_ms3})
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
@@ -213,6 +273,7 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
             for name, recipe in BASE.items()
             for suffix, changes in ABLATIONS.items()
         },
+        **TPAVI_RUNS,
         "tiny_acfpn": tiny_acfpn,
     }
 )

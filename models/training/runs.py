@@ -15,21 +15,23 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from models.acfpn import ACFPN, CONFIG, load_acfpn
+from models.acfpn import ACFPN, load_acfpn
 from models.checkpoints import load_into, read_safetensors, weights_of, write_safetensors
 from models.errors import DatasetInvalid, WeightsMissing
+from models.tpavi import TPAVI, load_tpavi
+from models.training.learners import Learner
 from models.training.recipes import Recipe
-from models.training.step import Learner
-from models.weights import replace_text
+from models.weights import metadata, replace_text
 
 COLUMNS = ("step", "epoch", "loss", "rate", "val_miou", "val_miou_plus", "val_f", "seconds")
 # Whose tensors lie beside the optimiser's: the random generators' and the hints' names begin with these.
@@ -90,7 +92,7 @@ class Run:
         hidden.mkdir()
         try:
             state = packed(optimizer) | hint_state(learner) | random_states()
-            self.write(hidden / "weights.safetensors", learner.network, progress)
+            self.write(hidden / "weights.safetensors", learner, progress)
             write_safetensors(hidden / "optimizer.safetensors", state, {})
             replace_text(hidden / "progress.json", json.dumps(asdict(progress)) + "\n")
             older = [path for path in self.states() if path != target]
@@ -114,22 +116,25 @@ class Run:
         set_random_states(tensors)
         return Progress(**json.loads((state / "progress.json").read_text()))
 
-    def keep(self, name: str, network: ACFPN, progress: Progress) -> Path:
+    def keep(self, name: str, learner: Learner, progress: Progress) -> Path:
         """The weights alone, for use: `best` or `weights`."""
         path = self.folder / f"{name}.safetensors"
-        self.write(path, network, progress)
+        self.write(path, learner, progress)
         return path
 
-    def write(self, path: Path, network: ACFPN, progress: Progress) -> None:
-        """The weights, with what they come from inside."""
-        write_safetensors(path, weights_of(network), self.metadata(progress))
+    def take_best(self, learner: Learner) -> None:
+        """The weights with the best validation, into the network."""
+        path = self.folder / "best.safetensors"
+        load_into(learner.network, read_safetensors(path), str(path))
 
-    def metadata(self, progress: Progress) -> dict[str, str]:
-        """What travels inside a file of weights."""
+    def write(self, path: Path, learner: Learner, progress: Progress) -> None:
+        """The weights, with what they are and what they come from inside."""
+        told = learner.described | self.origin(progress)
+        write_safetensors(path, weights_of(learner.network), told)
+
+    def origin(self, progress: Progress) -> dict[str, str]:
+        """What travels inside a file of weights, whatever the network."""
         return {
-            "earshot": "ac-fpn",
-            "fusion": self.recipe.network.fusion,
-            "config": CONFIG.dump_json(self.recipe.network).decode(),
             "recipe": self.recipe.json,
             "recipe_sha256": self.recipe.digest,
             "data": self.data,
@@ -137,11 +142,22 @@ class Run:
         }
 
 
-def load_trained(path: Path) -> ACFPN:
-    """In evaluation mode, from a run's weights or from any AC-FPN checkpoint of the published size."""
+LOADERS: Mapping[str, Callable[[Path], ACFPN | TPAVI]] = MappingProxyType(
+    {"ac-fpn": load_acfpn, "tpavi": load_tpavi}
+)
+
+
+def network_in(path: Path) -> str:
+    """Which network a file of weights is: as it says itself, else AC-FPN."""
     if not path.is_file():
         raise WeightsMissing(f"There is no file {path}.")
-    return load_acfpn(path)
+    told = metadata(path).get("earshot", "") if path.suffix == ".safetensors" else ""
+    return told if told in LOADERS else "ac-fpn"
+
+
+def load_trained(path: Path) -> ACFPN | TPAVI:
+    """In evaluation mode, from a run's weights or from any AC-FPN checkpoint of the published size."""
+    return LOADERS[network_in(path)](path)
 
 
 def packed(optimizer: Optimizer) -> dict[str, Tensor]:

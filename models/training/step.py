@@ -13,75 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from models.acfpn import ACFPN
-from models.audioclip.audio import AudioScale
 from models.errors import TrainingDiverged
-from models.training.batches import CLASSES, Batch, Hints
-from models.training.losses import ms3_loss, s4_loss
+from models.training.batches import Batch, Hints
+from models.training.learners import Answer, Learner
+from models.training.losses import MATCHING_WEIGHT, ms3_loss, ms3_matching, s4_loss, s4_matching
 from models.training.recipes import LossName, Recipe
 
-AUDIO, BACKBONE = "aclp.audio.", "aclp."  # how the names of their parameters begin
-NEW_LAYER = "aclp.audio.fc."  # what ESResNeXt's file does not have, and so learns at the full rate
 OVERLAP_WEIGHT = 0.5  # of the soft IoU beside the cross-entropy
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-class Learner(nn.Module):
-    """The network as it trains: images and sound to logits [n, H, W], the sound never in half precision.
-
-    Decibels of quiet bins are differences of nearly equal products, which bf16 cannot hold.
-    """
-
-    def __init__(self, network: ACFPN, recipe: Recipe) -> None:
-        super().__init__()
-        self.network = network
-        self.scale: AudioScale = recipe.audio_scale
-        self.frozen = recipe.audio == "frozen"
-        network.aclp.audio.requires_grad_(not self.frozen)
-        if recipe.fixed_filters:
-            network.aclp.audio.fbsp.requires_grad_(False)
-        self.hints = HintLayers(network) if recipe.hints else None
-
-    def train(self, mode: bool = True) -> Learner:
-        """A truly frozen tower keeps its statistics; one that is merely left out does not."""
-        super().train(mode)
-        if self.frozen:
-            self.network.aclp.audio.eval()
-        return self
-
-    def forward(self, images: Tensor, sound: Tensor) -> Answer:
-        with torch.autocast(images.device.type, enabled=False):
-            heard = self.network.aclp.encode_audio(sound.float(), self.scale)
-        maps = self.network.aclp.visual(images).maps
-        logits = self.network.decode(maps, heard)[:, 0].float()
-        return Answer(logits, *(self.hints(maps, heard) if self.hints else ()))
-
-
-class Answer(NamedTuple):
-    """Logits of the masks [n, H, W]; and, while there are hints, of what is heard [n, classes] and of what
-    every place shows, [n, 1 + classes, h, w] for each map that is asked."""
-
-    logits: Tensor
-    heard: Tensor | None = None
-    seen: tuple[Tensor, ...] = ()
-
-
-class HintLayers(nn.Module):
-    """Names for what is heard, and for what is seen at strides 8 and 16."""
-
-    MAPS = (1, 2)
-
-    def __init__(self, network: ACFPN) -> None:
-        super().__init__()
-        config = network.config.audioclip
-        self.heard = nn.Linear(config.embed, CLASSES)
-        self.seen = nn.ModuleList(nn.Conv2d(config.image.channels[i], 1 + CLASSES, 1) for i in self.MAPS)
-
-    def forward(self, maps: tuple[Tensor, ...], sound: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Image maps and audio features -> the latter part of `Answer`."""
-        seen = tuple(layer(maps[i]) for i, layer in zip(self.MAPS, self.seen, strict=True))
-        return self.heard(sound), seen
+Loss = Callable[[Answer, Tensor, Tensor], Tensor]
 
 
 def hint_loss(answer: Answer, hints: Hints) -> Tensor:
@@ -95,19 +35,20 @@ def hint_loss(answer: Answer, hints: Hints) -> Tensor:
     return loss
 
 
-def first_frame(logits: Tensor, truth: Tensor, judged: Tensor) -> Tensor:  # noqa: ARG001
+def first_frame(answer: Answer, truth: Tensor, judged: Tensor) -> Tensor:  # noqa: ARG001
     """S4's."""
-    return s4_loss(logits, truth)
+    return s4_loss(answer.logits, truth)
 
 
-def every_frame(logits: Tensor, truth: Tensor, judged: Tensor) -> Tensor:
+def every_frame(answer: Answer, truth: Tensor, judged: Tensor) -> Tensor:
     """MS3's, of the frames that have a truth to be judged by."""
+    logits = answer.logits
     return ms3_loss(logits, truth) if judged.all() else ms3_loss(logits[judged], truth[judged])
 
 
-def overlap(logits: Tensor, truth: Tensor, judged: Tensor) -> Tensor:
+def overlap(answer: Answer, truth: Tensor, judged: Tensor) -> Tensor:
     """Cross-entropy, and 1 - IoU of the probabilities where something sounds: small things count too."""
-    logits, truth = logits[judged], truth[judged]
+    logits, truth = answer.logits[judged], truth[judged]
     probability = logits.sigmoid()
     shared = (probability * truth).sum((1, 2))
     either = (probability + truth).sum((1, 2)) - shared
@@ -117,27 +58,41 @@ def overlap(logits: Tensor, truth: Tensor, judged: Tensor) -> Tensor:
     return entropy + OVERLAP_WEIGHT * missed.sum() / sounding.sum().clamp(min=1)
 
 
+def first_frame_matching(answer: Answer, truth: Tensor, judged: Tensor) -> Tensor:
+    """S4's with its optional term, which all frames take part in."""
+    assert answer.matched is not None, "only TPAVI tells what it matches"
+    matching = s4_matching(answer.logits, *answer.matched)
+    return first_frame(answer, truth, judged) + MATCHING_WEIGHT * matching
+
+
+def every_frame_matching(answer: Answer, truth: Tensor, judged: Tensor) -> Tensor:
+    """MS3's with its term, which all frames take part in."""
+    assert answer.matched is not None, "only TPAVI tells what it matches"
+    matching = ms3_matching(answer.logits, *answer.matched)
+    return every_frame(answer, truth, judged) + MATCHING_WEIGHT * matching
+
+
 LOSSES: Mapping[LossName, Loss] = MappingProxyType(
-    {"first-frame": first_frame, "every-frame": every_frame, "overlap": overlap}
+    {
+        "first-frame": first_frame,
+        "every-frame": every_frame,
+        "overlap": overlap,
+        "first-frame-matching": first_frame_matching,
+        "every-frame-matching": every_frame_matching,
+    }
 )
 
 
 def optimizer_for(learner: Learner, recipe: Recipe) -> Optimizer:
-    """Adam: neck and head at the full rate, AudioCLIP at a part of it, its audio tower perhaps not at all."""
-    fast: list[nn.Parameter] = list(learner.hints.parameters()) if learner.hints else []
-    slow: list[nn.Parameter] = []
-    for name, parameter in learner.network.named_parameters():
-        new = recipe.audio_start == "esresnext" and name.startswith(NEW_LAYER)
-        if new or not name.startswith(BACKBONE):
-            fast.append(parameter)
-        elif recipe.audio == "trained" or not name.startswith(AUDIO):
-            slow.append(parameter)
+    """Adam, and AdamW where weights decay; every group remembers its full rate."""
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in fast if p.requires_grad], "lr": recipe.rate},
-        {"params": [p for p in slow if p.requires_grad], "lr": recipe.rate * recipe.backbone},
+        {
+            "params": [p for p in group.parameters if p.requires_grad],
+            "lr": group.rate,
+            "full_rate": group.rate,
+        }
+        for group in learner.groups(recipe)
     ]
-    for group in groups:
-        group["full_rate"] = group["lr"]
     return AdamW(groups, weight_decay=recipe.decay) if recipe.decay else Adam(groups)
 
 
@@ -168,7 +123,7 @@ def update(
     """
     learner.zero_grad()  # of what is left out of the optimiser too
     answer = learner(batch.images, batch.sound)
-    loss = LOSSES[recipe.loss](answer.logits, batch.truth, batch.judged)
+    loss = LOSSES[recipe.loss](answer, batch.truth, batch.judged)
     if batch.hints is not None:
         loss = loss + recipe.hints * hint_loss(answer, batch.hints)
     backward(loss)

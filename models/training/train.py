@@ -17,16 +17,16 @@ from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from models.acfpn import ACFPN
 from models.datasets.clip import Clips
 from models.errors import TrainingDiverged
 from models.training.batches import SYNTH, Feed, Share, batch_of, open_clips
+from models.training.learners import Learner, learner_for
 from models.training.metrics import FrameIoU, PerImage
 from models.training.plots import Sample, save_curves, save_samples
 from models.training.recipes import Recipe
-from models.training.runs import Log, Progress, Run, load_trained
-from models.training.starts import Files, start
-from models.training.step import Learner, factor, optimizer_for, update
+from models.training.runs import Log, Progress, Run
+from models.training.starts import Files
+from models.training.step import factor, optimizer_for, update
 from models.weights import Weights, replace_text
 
 SAMPLES = 6  # rows of the grid at the end
@@ -77,9 +77,7 @@ class Training:
     def __call__(self) -> Path:
         """Train to the end; the file of weights that did best on the validation split."""
         torch.manual_seed(self.recipe.seed)
-        network = ACFPN(self.recipe.network)
-        start(network, self.recipe, self.setup.files, self.setup.weights)
-        learner = Learner(network, self.recipe)
+        learner = learner_for(self.recipe, self.setup.files, self.setup.weights)
         optimizer = optimizer_for(learner, self.recipe)
         if self.leads:
             self.run.open(resume=self.setup.resume)
@@ -89,7 +87,7 @@ class Training:
         module, wrapped = self.fabric.setup(learner, optimizer)
         self.loop(learner, module, cast(Optimizer, wrapped), progress)
         self.fabric.barrier()
-        return self.finish(progress)
+        return self.finish(learner, progress)
 
     def loop(self, learner: Learner, module: Any, optimizer: Optimizer, progress: Progress) -> None:  # noqa: ANN401
         """Every step that is still to do."""
@@ -109,7 +107,7 @@ class Training:
             progress.step += 1
             values = {"loss": outcome.loss, "rate": self.recipe.rate * rate}
             if self.due(progress.step):
-                values |= self.validated(learner.network, module, progress)
+                values |= self.validated(learner, module, progress)
             now = time.perf_counter()
             progress.seconds, began = progress.seconds + now - began, now
             if log and board:
@@ -126,14 +124,14 @@ class Training:
         """Whether to validate after this step."""
         return step == self.steps or step % (self.recipe.validate_every or self.feed.steps_per_epoch) == 0
 
-    def validated(self, network: ACFPN, module: Any, progress: Progress) -> dict[str, float]:  # noqa: ANN401
+    def validated(self, learner: Learner, module: Any, progress: Progress) -> dict[str, float]:  # noqa: ANN401
         """Scores on the validation split; the strictly best weights are kept."""
         module.eval()
-        scores = judged(network, self.validation, self.recipe, self.fabric)
+        scores = judged(learner, self.validation, self.recipe, self.fabric)
         module.train()
         if self.leads and scores[self.recipe.best] > progress.best:
             progress.best, progress.best_step = scores[self.recipe.best], progress.step
-            self.run.keep("best", network, progress)
+            self.run.keep("best", learner, progress)
         return {"val_miou": scores["mIoU"], "val_f": scores["F"], "val_miou_plus": scores["mIoU+"]}
 
     def bar(self, batches: Iterable[Any], first: int) -> Iterable[Any]:
@@ -147,26 +145,28 @@ class Training:
         left = f"The last good state is {states[-1]}" if states else "No state was saved yet"
         return f"Training stopped at step {progress.step + 1} of {self.steps}. {problem} {left}."
 
-    def finish(self, progress: Progress) -> Path:
+    def finish(self, learner: Learner, progress: Progress) -> Path:
         """The best weights under their final name, their scores on the test split, and two pictures."""
         out = self.setup.out
-        network = load_trained(out / "best.safetensors").to(self.fabric.device)
-        scores = judged(network, self.test, self.recipe, self.fabric)
+        self.run.take_best(learner)
+        learner.eval()
+        scores = judged(learner, self.test, self.recipe, self.fabric)
         if self.leads:
             best = Progress(progress.best_step, progress.best, progress.best_step, progress.seconds)
-            self.run.keep("weights", network, best)
+            self.run.keep("weights", learner, best)
             told = {"split": "test", "clips": len(self.test), "protocol": PerImage().protocol, **scores}
             told["trained clips per second"] = progress.step * self.recipe.batch / progress.seconds
             replace_text(out / "test.json", json.dumps(told | asdict(best), indent=2) + "\n")
             title = f"{self.recipe.name}, {self.setup.data}, {self.steps} steps"
             save_curves(out / "curves.png", Log(out / "log.csv", self.steps).rows(), title)
-            save_samples(out / "samples.png", samples(network, self.validation, self.recipe))
+            save_samples(out / "samples.png", samples(learner, self.validation, self.recipe))
         self.fabric.barrier()
         return out / "weights.safetensors"
 
 
 def fabric_for(setup: Setup) -> Fabric:
-    """One device, or several by data-parallel training. The text tower never gets gradients."""
+    """One device, or several by data-parallel training. The text tower, and what TPAVI's authors left
+    unused, never get gradients."""
     several = DDPStrategy(find_unused_parameters=True) if setup.devices > 1 else "auto"
     fabric = Fabric(
         accelerator=setup.device,
@@ -179,14 +179,14 @@ def fabric_for(setup: Setup) -> Fabric:
 
 
 @torch.no_grad()
-def judged(network: ACFPN, clips: Clips, recipe: Recipe, fabric: Fabric) -> dict[str, float]:
+def judged(learner: Learner, clips: Clips, recipe: Recipe, fabric: Fabric) -> dict[str, float]:
     """`mIoU` and `F` as published, a clip a batch, and `mIoU+` of the frames that have a truth; the clips are
-    dealt out to the devices. The network is in evaluation mode."""
+    dealt out to the devices. The learner is in evaluation mode."""
     published, positive = PerImage(), FrameIoU()
     mine = range(fabric.global_rank, len(clips), fabric.world_size)
     for number in mine:
         batch = batch_of([clips[number]], recipe).to(fabric.device)
-        logits = network(batch.images, batch.sound, recipe.audio_scale)[:, 0].float()
+        logits = learner(batch.images, batch.sound).logits
         published.update(logits[batch.judged], batch.truth[batch.judged])
         positive.update(logits[batch.judged] > 0, batch.truth[batch.judged])
     here = published.result()
@@ -197,15 +197,15 @@ def judged(network: ACFPN, clips: Clips, recipe: Recipe, fabric: Fabric) -> dict
 
 
 @torch.no_grad()
-def samples(network: ACFPN, clips: Clips, recipe: Recipe) -> list[Sample]:
+def samples(learner: Learner, clips: Clips, recipe: Recipe) -> list[Sample]:
     """A frame each of a few clips, spread over the split."""
     rows = []
-    device = next(network.parameters()).device
+    device = next(learner.parameters()).device
     for number in range(0, len(clips), max(1, len(clips) // SAMPLES)):
         clip = clips[number]
         frame = len(clip.frames) // 2 if all(clip.annotated) else 0
         batch = batch_of([clip], recipe).to(device)
-        logits = network(batch.images, batch.sound, recipe.audio_scale)
+        logits = learner(batch.images, batch.sound).logits[:, None]
         lit = F.interpolate(logits, clip.frames.shape[1:3], mode="bilinear")[frame, 0] > 0
         rows.append(Sample(clip.frames[frame], clip.expected[frame] != 0, lit.cpu().numpy()))
     return rows[:SAMPLES]

@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.acfpn import ACFPN
+from models.acfpn import ACFPN, AcFpnConfig
 from models.training.batches import Batch
+from models.training.learners import AcFpnLearner
 from models.training.recipes import acfpn_ms3, acfpn_s4
-from models.training.step import Learner, optimizer_for, update
+from models.training.step import optimizer_for, update
 from tests.parity.acfpn import segments
 from tests.parity.golden import Arrays, Golden
 from tests.parity.row import FEATURES, GRADIENTS, LOGITS, Row, absolute, exact, relative
@@ -40,10 +41,11 @@ def rows(golden: Golden) -> Iterator[Row]:
 def step(golden: Golden, want: Arrays, name: str, truth: Tensor) -> Iterator[Row]:
     """One forward, backward and update; what the file holds of each."""
     recipe = RECIPES[name]
+    assert isinstance(recipe.network, AcFpnConfig)
     network = ACFPN(recipe.network, deepcopy(golden.audioclip))
     golden.fill(network.neck, "neck.")
     golden.fill(network.head, "head.")
-    learner = Learner(network, recipe).train()
+    learner = AcFpnLearner(network, recipe).train()
     before = {key: tensor.detach().clone() for key, tensor in network.named_parameters()}
     images = golden.det.images(FRAMES, truth.shape[-1], IMAGE_SEED)
     batch = Batch(images, segments(golden, FRAMES), truth, torch.ones(FRAMES, dtype=torch.bool))
