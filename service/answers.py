@@ -20,7 +20,7 @@ from service.notifier import changed
 from service.problems import AsciiJSONResponse, stored_problem_response
 from service.ranges import part_of
 from service.records import Blob, Event, JobRecord, JobStatus
-from service.renders import overlay_key
+from service.renders import render_key
 from service.results import Format, Result, in_chunks
 
 COMMENT_SECONDS = 15.0
@@ -96,7 +96,7 @@ async def result_response(
         "Content-Disposition": f'inline; filename="{record.id}.{form.suffix}"',
     }
     if form.write is None:
-        return await overlay_response(desk, request, record, until, headers)
+        return await rendered_response(desk, request, record, form, until, headers)
     pieces = in_chunks(form.write(Result(record, lambda: stored_lines(desk, record.id))))
     return await body_response(desk, pieces, form, headers)
 
@@ -134,20 +134,20 @@ def unbroken(blobs: list[Blob]) -> Iterator[Blob]:
     return (blob for number, blob in enumerate(blobs) if blob.window == number)
 
 
-async def overlay_response(
-    desk: Desk, request: Request, record: JobRecord, until: float, headers: Mapping[str, str]
+async def rendered_response(
+    desk: Desk, request: Request, record: JobRecord, form: Format, until: float, headers: Mapping[str, str]
 ) -> Response:
-    """The MP4, or the part of it that is asked for, when a worker has made it; else, when the wait is over,
-    202: ask again."""
+    """The MP4 or the sheet, or the part of it that is asked for, when a worker has made it; else, when the
+    wait is over, 202: ask again."""
     with desk.notifier.watch(record.id) as event:
-        while not await desk.store(desk.renders.ask, record.id):
-            failure = await desk.store(desk.renders.failure, record.id)
+        while not await desk.store(desk.renders.ask, record.id, form.name):
+            failure = await desk.store(desk.renders.failure, record.id, form.name)
             if failure is not None:
                 return stored_problem_response(request, failure)
             if time.monotonic() >= until or desk.notifier.draining:
                 return job_response(record, 202, {"Retry-After": "2"})
             await changed(event, until, RENDER_LOOK_SECONDS)
-    key = overlay_key(record.id)
+    key = render_key(record.id, form.name)
     size = await desk.store(desk.storage.size, key)
     asked = part_of(request.headers.get("range", ""), size) if request.method == "GET" else None
     part = range(size) if asked is None else asked
@@ -155,7 +155,7 @@ async def overlay_response(
     if asked is not None:
         headers = {**headers, "Content-Range": f"bytes {part.start}-{part.stop - 1}/{size}"}
     blocks = iterate_in_threadpool(stored_blocks(desk, key, part))
-    return StreamingResponse(blocks, 200 if asked is None else 206, headers, "video/mp4")
+    return StreamingResponse(blocks, 200 if asked is None else 206, headers, form.media_type)
 
 
 def stored_blocks(desk: Desk, key: str, part: range) -> Iterator[bytes]:

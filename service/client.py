@@ -291,6 +291,13 @@ class Job:
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             return self._download(Path(scratch) / "overlay.mp4", "video/mp4", timeout).replace(path)
 
+    def sheet(self, path: Path | str, timeout: float = RENDER_SECONDS) -> Path:
+        """Writes a PNG of up to 24 frames with their masks, side by side; a worker makes it first."""
+        path = Path(path)
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            form = "image/vnd.earshot.sheet+png"
+            return self._download(Path(scratch) / "sheet.png", form, timeout).replace(path)
+
     def _download(self, path: Path, form: str, timeout: float = RENDER_SECONDS) -> Path:
         give_up = time.monotonic() + timeout
         while True:

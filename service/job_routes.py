@@ -79,7 +79,7 @@ async def read_result(
     range: Range = None,  # noqa: A002, ARG001 (read from the request; here for the description)
     prefer: Prefer = None,  # noqa: ARG001
 ) -> Response:
-    """In the form that `Accept` or `?format=` names. `video/mp4` is made on demand: 202 until it is there."""
+    """As `Accept` or `?format=` says. `video/mp4` and the contact sheet are made on demand: 202 till then."""
     desk = desk_of(request)
     form = negotiated(request.headers.get("accept", ""), format)
     record = await desk.job(job_id, caller_of(request))

@@ -1,11 +1,16 @@
-"""The overlay of a job as MP4, made on demand by a worker: asked for here, kept with the result."""
+"""The pictures of a job, made on demand by a worker: an overlay as MP4, a contact sheet as PNG.
+
+They are asked for here, and kept with the result.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import dramatiq
@@ -24,6 +29,7 @@ from service.jobs import JobStore
 from service.overlay import OverlayRequest
 from service.records import JobStatus
 from service.settings import Settings
+from service.sheet import SheetRequest
 from service.steps import BELL, CHANGED, PREFIXES
 from service.storage import Storage
 
@@ -34,37 +40,47 @@ RENDER_SECONDS = 900.0  # wall clock and CPU time of one render
 LOG = structlog.get_logger(__name__)
 
 
-def overlay_key(job_id: str) -> str:
-    return f"renders/{job_id}/overlay.mp4"
+REQUESTS: Mapping[str, type[OverlayRequest | SheetRequest]] = MappingProxyType(
+    {"mp4": OverlayRequest, "sheet": SheetRequest}
+)
+
+
+def render_key(job_id: str, form: str) -> str:
+    """Where a render is stored; `form` is the name of a format without a writer (`results.FORMATS`)."""
+    return f"renders/{job_id}/{form}"
+
+
+def note_key(prefix: str, job_id: str, form: str) -> str:
+    return f"{PREFIXES[prefix]}{job_id}:{form}"
 
 
 class Renders:
-    """Asks for overlays. `client` decodes its responses; a render takes a worker's thread like a window."""
+    """Asks for renders. `client` decodes its responses; a render takes a worker's thread like a window."""
 
     def __init__(self, client: redis.Redis, storage: Storage, broker: RedisBroker) -> None:
         self.redis: Any = client  # redis-py types every answer as perhaps awaitable
         self.storage, self.broker = storage, broker
 
-    def ask(self, job_id: str) -> bool:
-        """Whether the overlay is there; if not, it will be, however often this is called."""
-        if self.storage.exists(overlay_key(job_id)):
+    def ask(self, job_id: str, form: str) -> bool:
+        """Whether the render is there; if not, it will be, however often this is called."""
+        if self.storage.exists(render_key(job_id, form)):
             return True
-        if self.redis.set(PREFIXES["RENDER"] + job_id, "asked", nx=True, ex=ASKED_SECONDS):
+        if self.redis.set(note_key("RENDER", job_id, form), "asked", nx=True, ex=ASKED_SECONDS):
             message: dramatiq.Message[None] = dramatiq.Message(
-                queue_name=WINDOWS, actor_name=ACTOR, args=(job_id,), kwargs={}, options={}
+                queue_name=WINDOWS, actor_name=ACTOR, args=(job_id, form), kwargs={}, options={}
             )
             self.broker.enqueue(message)
             self.broker.client.publish(BELL, WINDOWS)
         return False
 
-    def failure(self, job_id: str) -> dict[str, Any] | None:
+    def failure(self, job_id: str, form: str) -> dict[str, Any] | None:
         """The problem that a worker met, if it did."""
-        text = self.redis.get(PREFIXES["RENDER"] + job_id)
+        text = self.redis.get(note_key("RENDER", job_id, form))
         return json.loads(text) if text and text != "asked" else None
 
 
 class Renderer:
-    """Makes overlays, in a worker: the clip is decoded in the sandbox, as always."""
+    """Makes renders, in a worker: the clip is decoded in the sandbox, as always."""
 
     def __init__(self, settings: Settings, jobs: JobStore, storage: Storage) -> None:
         self.jobs, self.storage, self.scratch = jobs, storage, settings.scratch_dir
@@ -79,45 +95,45 @@ class Renderer:
             tracks=settings.max_tracks,
         )
 
-    def run(self, job_id: str) -> None:
+    def run(self, job_id: str, form: str) -> None:
         """What a message asks for. What goes wrong with the clip is told to who asked."""
-        failed = PREFIXES["RENDER"] + job_id
+        failed, starts = note_key("RENDER", job_id, form), note_key("RENDER_STARTS", job_id, form)
         try:
-            self.count_start(job_id)
-            self.render(job_id)
+            self.count_start(starts)
+            self.render(job_id, form)
         except EarshotError as error:
             self.jobs.redis.set(failed, json.dumps(problem_document(error)), ex=FAILED_SECONDS)
         except (redis.RedisError, OSError) as error:  # asked for again, when ASKED_SECONDS are over
             LOG.warning("render given up", job_id=job_id, error=str(error))
         else:
-            self.jobs.redis.delete(failed, PREFIXES["RENDER_STARTS"] + job_id)
+            self.jobs.redis.delete(failed, starts)
         self.jobs.redis.publish(CHANGED, f"{job_id} {JobStatus.SUCCEEDED}")
 
-    def count_start(self, job_id: str) -> None:
+    def count_start(self, key: str) -> None:
         """A Refusal after too many: whatever it is that kills workers, they are not all to die of it."""
         with self.jobs.redis.pipeline() as pipe:
-            pipe.incr(PREFIXES["RENDER_STARTS"] + job_id)
-            pipe.expire(PREFIXES["RENDER_STARTS"] + job_id, FAILED_SECONDS)
+            pipe.incr(key)
+            pipe.expire(key, FAILED_SECONDS)
             starts, _ = pipe.execute()
         if starts > self.attempts:
-            detail = f"The overlay was begun {self.attempts} times and never finished."
+            detail = f"The picture was begun {self.attempts} times and never finished."
             raise Refusal("worker_lost", detail)
 
-    def render(self, job_id: str) -> None:
+    def render(self, job_id: str, form: str) -> None:
         record = self.jobs.get(job_id)
         if record is None or record.status is not JobStatus.SUCCEEDED:
             return
-        if self.storage.exists(overlay_key(job_id)):
+        if self.storage.exists(render_key(job_id, form)):
             return
         folder = Path(tempfile.mkdtemp(prefix="render-", dir=self.scratch))
         try:
-            lines, target = folder / "lines", folder / "overlay.mp4"
+            lines, target = folder / "lines", folder / form
             self.copy_lines(job_id, lines)
             clip = record.job.clip
             media = media_of(clip, self.storage)
-            request = OverlayRequest(media, Summary(**clip.summary), lines, target, self.limits)
+            request = REQUESTS[form](media, Summary(**clip.summary), lines, target, self.limits)
             self.sandbox.ask(request, reads=files_of(media), writes=[folder])
-            self.storage.put_file(target, overlay_key(job_id))
+            self.storage.put_file(target, render_key(job_id, form))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

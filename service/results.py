@@ -104,6 +104,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "zip": Format("zip", "application/zip", as_zip, "zip"),
         "coco": Format("coco", "application/vnd.coco+json", as_coco, "coco.json"),
         "mp4": Format("mp4", "video/mp4", None, "mp4"),
+        "sheet": Format("sheet", "image/vnd.earshot.sheet+png", None, "sheet.png"),
     }
 )
 

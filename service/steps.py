@@ -33,8 +33,8 @@ PREFIXES = {  # of keys; a key of one thing ends with its id
     "WORKERS": "avs:workers",  # sorted set: worker processes by last sign of life
     "THREADS": "avs:worker-threads",  # hash: worker -> its threads
     "WORKER": "avs:worker:",  # string: what a worker says of itself, JSON
-    "RENDER": "avs:render:",  # string: `asked`, or the problem document of an overlay that failed
-    "RENDER_STARTS": "avs:render-starts:",  # string: how often an overlay was begun
+    "RENDER": "avs:render:",  # string by job and form: `asked`, or the problem of a render that failed
+    "RENDER_STARTS": "avs:render-starts:",  # string by job and form: how often it was begun
     "RATE": "avs:rate:",  # string: when everything that an API key has taken will have leaked away
 }
 MESSAGES = "avs:mq"  # what Dramatiq's own keys begin with

@@ -98,6 +98,8 @@ def test_the_whole_way_with_a_real_worker(clip) -> None:
         with av.open(io.BytesIO(overlay.content)) as container:
             assert [stream.type for stream in container.streams] == ["video", "audio"]
             assert sum(1 for _ in container.decode(video=0)) == 30
+        sheet = http.get(url.replace("mp4", "sheet"), timeout=40)
+        assert (sheet.status_code, sheet.content[:4]) == (200, b"\x89PNG")
 
 
 def test_the_process_ends_in_order_on_sigterm(tmp_path, own_redis) -> None:

@@ -15,7 +15,7 @@ from service.engine import make_broker
 from service.jobs import JobStore
 from service.masks import to_rle
 from service.records import Commit, Job, Lease
-from service.renders import ASKED_SECONDS, Renderer, Renders, overlay_key
+from service.renders import ASKED_SECONDS, Renderer, Renders, render_key
 from service.settings import Settings
 from service.steps import PREFIXES
 from service.storage import Storage
@@ -27,7 +27,7 @@ class Killed(BaseException):
 
 
 class Deadly(Renderer):
-    def render(self, job_id: str) -> None:
+    def render(self, job_id: str, form: str) -> None:
         raise Killed
 
 
@@ -44,6 +44,11 @@ def jobs(client: redis.Redis, settings: Settings) -> JobStore:
 @pytest.fixture
 def renders(client: redis.Redis, settings: Settings, storage: Storage) -> Renders:
     return Renders(client, storage, make_broker(settings))
+
+
+def notes(job: str) -> list[str]:
+    """The keys under which Redis remembers the overlay of a job."""
+    return [f"{PREFIXES[name]}{job}:mp4" for name in ("RENDER", "RENDER_STARTS")]
 
 
 def done(jobs: JobStore, storage: Storage) -> str:
@@ -72,28 +77,28 @@ def test_an_overlay_is_made_once_and_leaves_no_note(
     jobs: JobStore, storage: Storage, renders: Renders, settings: Settings
 ) -> None:
     job = done(jobs, storage)
-    assert not renders.ask(job)
-    Renderer(settings, jobs, storage).run(job)
-    assert renders.ask(job)
-    assert storage.exists(overlay_key(job))
-    assert not jobs.redis.exists(PREFIXES["RENDER"] + job, PREFIXES["RENDER_STARTS"] + job)
+    assert not renders.ask(job, "mp4")
+    Renderer(settings, jobs, storage).run(job, "mp4")
+    assert renders.ask(job, "mp4")
+    assert storage.exists(render_key(job, "mp4"))
+    assert not jobs.redis.exists(*notes(job))
 
 
 def test_an_overlay_that_kills_workers_is_given_up(
     jobs: JobStore, storage: Storage, renders: Renders, settings: Settings
 ) -> None:
     job = done(jobs, storage)
-    renders.ask(job)
+    renders.ask(job, "mp4")
     deadly = Deadly(settings, jobs, storage)
     for _ in range(settings.max_attempts):
         with pytest.raises(Killed):
-            deadly.run(job)
-    deadly.run(job)
-    failure = renders.failure(job)
+            deadly.run(job, "mp4")
+    deadly.run(job, "mp4")
+    failure = renders.failure(job, "mp4")
     assert failure is not None
     assert failure["code"] == "worker_lost"
-    assert not renders.ask(job), "and nobody is asked again while the failure is remembered"
-    assert jobs.redis.ttl(PREFIXES["RENDER"] + job) > ASKED_SECONDS
+    assert not renders.ask(job, "mp4"), "and nobody is asked again while the failure is remembered"
+    assert jobs.redis.ttl(notes(job)[0]) > ASKED_SECONDS
 
 
 def test_a_clip_that_is_gone_has_no_overlay(
@@ -104,7 +109,7 @@ def test_a_clip_that_is_gone_has_no_overlay(
     assert record is not None
     assert record.job.clip.video is not None
     storage.delete(record.job.clip.video)
-    Renderer(settings, jobs, storage).run(job)
-    failure = renders.failure(job)
+    Renderer(settings, jobs, storage).run(job, "mp4")
+    failure = renders.failure(job, "mp4")
     assert failure is not None
     assert failure["code"] == "expired"

@@ -16,7 +16,7 @@ import { favourite, inOrder, strategyCards } from "./strategies.js";
 import { Take } from "./take.js";
 import { Timeline } from "./timeline.js";
 
-const QUICK = 6; // seconds: a run no longer than this is repeated by itself when an option changes
+const QUICK = 10; // seconds: a run no longer than this is repeated by itself when an option changes
 const SETTLED = 450; // milliseconds after the last change
 const LOOK = 3000; // milliseconds between looks at a service that is away, and at its readiness
 
@@ -39,6 +39,7 @@ class Playground {
     $("stage").append(this.over);
     $("open-jobs").addEventListener("click", () => this.jobs.open());
     $("open-key").addEventListener("click", () => this.askKey());
+    this.player.addEventListener("heat", () => this.askHeat());
     takeDrops((file) => this.pickClip(file));
     document.addEventListener("keydown", (event) => this.key(event));
   }
@@ -123,7 +124,7 @@ class Playground {
   // What the visitor chooses.
 
   async chooseClip(clip) {
-    const again = this.takes[0] && this.takes[0].status === "succeeded" && this.quick;
+    const again = clip.sample && this.takes[0] && this.takes[0].status === "succeeded";
     this.stop();
     this.clip = clip;
     this.sound = clip.own;
@@ -203,6 +204,14 @@ class Playground {
     this.takes[1] = null;
     this.draw();
     if (this.rival) await this.runBoth();
+  }
+
+  /** Heat maps are sent when they are asked for: the options say so, and the next run brings them. */
+  askHeat() {
+    const options = this.strategy && this.optionsOf(this.chosen);
+    if (!options || options.value.outputs?.heatmap !== false) return;
+    options.set(["outputs", "heatmap"], true);
+    options.render();
   }
 
   changed() {
@@ -317,7 +326,6 @@ class Playground {
     if (this.shown.some((take, number) => take !== this.player.takes[number]) || this.shown.length !== this.player.takes.length) {
       this.player.show(this.shown);
     }
-    this.player.heat.hidden = !this.shown.some((take) => take.frames.some((frame) => frame.heatmap));
     this.timeline.show(this.shown);
     const verdict = this.takes[0] && this.takes[1] && verdictOf(this.takes[0], this.takes[1]);
     $("verdict").replaceChildren(...(verdict || []));
@@ -378,7 +386,7 @@ class Playground {
     const states = this.shown.filter((take) => !take.over).map((take) => take.status);
     if (states.includes("uploading")) return "Sending the clip…";
     const waiting = this.shown.find((take) => take.status === "queued" && take.position);
-    if (waiting) return `Waiting: place ${waiting.position + 1} in the queue`;
+    if (waiting) return `Waiting: place ${waiting.position} in the queue`;
     return total ? `${done} of ${total} frames` : "Starting…";
   }
 

@@ -12,7 +12,7 @@ export function clipStrip(clips, chosen, { choose, pick }) {
   el("span", { class: "clip-text" }, el("b", {}, clip.title), el("small", {}, clip.sample ? clip.sample.heard : "your clip"))));
   const drop = el("button", { type: "button", class: "clip dashed", onclick: () => input.click() },
     el("span", { class: "clip-mark" }, icon("plus")),
-    el("span", { class: "clip-text" }, el("b", {}, "Your clip"), el("small", {}, "drop or choose a video")));
+    el("span", { class: "clip-text" }, el("b", {}, "Your clip"), el("small", {}, "drop a video")));
   return [...tiles, drop, input];
 }
 

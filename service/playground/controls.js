@@ -170,8 +170,10 @@ function nullable(field, make) {
   } });
   const own = el("input", { type: "checkbox", class: "switch", role: "switch", id: `${id}-own`, checked: value !== null });
   const body = el("div", { class: "nullable" });
+  const state = el("small");
   const show = () => {
     body.hidden = !own.checked;
+    state.textContent = own.checked ? " set by you" : " automatic";
   };
   own.addEventListener("change", () => {
     show();
@@ -180,7 +182,7 @@ function nullable(field, make) {
   return [(text) => {
     body.append(label(`${text}, value`), ...rest);
     show();
-    return el("span", { class: "switched" }, el("label", { htmlFor: own.id }, text, el("small", {}, " own value")), own);
+    return el("span", { class: "switched" }, el("label", { htmlFor: own.id }, text, state), own);
   }, body];
 }
 

@@ -4,6 +4,7 @@ import { announce, el, icon } from "./dom.js";
 
 const FORMS = [
   ["mp4", "Overlay", "overlay.mp4"],
+  ["sheet", "Contact sheet", "sheet.png"],
   ["zip", "PNG masks", "masks.zip"],
   ["json", "RLE JSON", "result.json"],
   ["coco", "COCO", "coco.json"],
@@ -15,7 +16,7 @@ export function downloadButtons(api, take, fail) {
     const button = el("button", { type: "button", class: "chip", disabled: !ready }, icon("down"), title);
     button.addEventListener("click", async () => {
       button.disabled = true;
-      button.lastChild.textContent = format === "mp4" ? "Making it…" : "Fetching…";
+      button.lastChild.textContent = format === "mp4" || format === "sheet" ? "Making it…" : "Fetching…";
       try {
         save(await api.result(take.job, format), `${take.clip.name}-${take.strategy}-${fileName}`);
         announce(`${title} saved.`);

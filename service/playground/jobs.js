@@ -63,7 +63,7 @@ export class Jobs {
     return el("li", { class: `job ${job.status}` },
       el("span", { class: "job-status" }, job.status),
       el("span", { class: "job-name" }, el("b", {}, job.strategy), el("small", {}, `${job.id.slice(0, 8)} · ${ago(job.created_at)}`)),
-      el("span", { class: "job-frames" }, job.queue_position !== null && job.status === "queued" ? `place ${job.queue_position + 1}` : `${job.progress.frames_done} of ${job.progress.frames_total} frames`),
+      el("span", { class: "job-frames" }, job.queue_position !== null && job.status === "queued" ? `place ${job.queue_position}` : `${job.progress.frames_done} of ${job.progress.frames_total} frames`),
       FINAL.has(job.status) ? act("Delete", "DELETE", `/v1/jobs/${job.id}`) : act("Cancel", "POST", `/v1/jobs/${job.id}/cancel`),
       job.error ? el("p", { class: "job-error" }, job.error.detail) : null,
       job.status === "running" ? bar : null);

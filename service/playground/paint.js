@@ -1,9 +1,8 @@
 // Masks as pictures: per frame a tint, an outline and a veil over everything that is silent, each made once.
 
-import { blobOf, paintRuns, pixelsOf } from "./rle.js";
+import { blobOf, paintRuns } from "./rle.js";
 import { objectsOf } from "./take.js";
 
-const WIDEST = 960; // pixels of a layer; finer than that nobody sees on a stage
 const PALETTE = ["#ff5a36", "#19c3b2", "#ffc233", "#8f7bff", "#4aa8ff", "#ff5fb0", "#7bd651", "#d99a5b"];
 
 /** A colour for each label, in the order in which labels are first met; two takes share them. */
@@ -21,51 +20,64 @@ export class Colours {
 const layers = new WeakMap();
 const heats = new WeakMap();
 
-/** The layers of a frame: canvases in the aspect of the frame. */
-export function layersOf(frame, colours) {
-  if (!layers.has(frame)) layers.set(frame, painted(frame, colours));
-  return layers.get(frame);
+/** The layers of a frame for a stage of this size. */
+export function layersOf(frame, colours, wide, high) {
+  const known = layers.get(frame);
+  if (known && known.wide === wide && known.high === high) return known;
+  const painted = { wide, high, ...paint(frame, colours, wide, high) };
+  layers.set(frame, painted);
+  return painted;
 }
 
-function painted(frame, colours) {
+/** Masks are enlarged as pictures, so that their edges are smooth at any size. */
+function paint(frame, colours, wide, high) {
+  const stamps = stampsOf(frame, colours);
+  const tint = blank(wide, high);
+  const edge = blank(wide, high);
+  const veil = blank(wide, high);
+  const reach = Math.max(1.5, wide / 320);
+  veil.context.fillRect(0, 0, wide, high);
+  veil.context.globalCompositeOperation = "destination-out";
+  for (const stamp of stamps) {
+    tint.context.drawImage(stamp, 0, 0, wide, high);
+    edge.context.drawImage(outline(stamp, wide, high, reach), 0, 0);
+    veil.context.drawImage(stamp, 0, 0, wide, high);
+  }
+  return { tint: tint.canvas, edge: edge.canvas, veil: veil.canvas };
+}
+
+/** Each object of a frame in its colour, as large as its mask; the smaller ones come last, on top. */
+function stampsOf(frame, colours) {
   const [height, width] = frame.mask.size;
-  const objects = objectsOf(frame).map((object) => ({ object, colour: channels(colours.of(object.label)) }));
-  const owner = ownersOf(objects.map(({ object }) => object.mask), height, width);
-  const step = Math.max(1, Math.ceil(width / WIDEST));
-  const columns = Math.ceil(width / step);
-  const rows = Math.ceil(height / step);
-  const [tint, edge, veil] = [0, 1, 2].map(() => new ImageData(columns, rows));
-  const reach = Math.max(1, Math.round(columns / 320));
-  const at = (row, column) =>
-    row < 0 || column < 0 || row >= rows || column >= columns ? 0 : owner[row * step * width + column * step];
-  for (let row = 0; row < rows; row += 1) {
-    for (let column = 0; column < columns; column += 1) {
-      const here = at(row, column);
-      const place = 4 * (row * columns + column);
-      if (!here) {
-        veil.data[place + 3] = 255;
-        continue;
-      }
-      const { colour } = objects[here - 1];
-      put(tint.data, place, colour);
-      const inner = at(row - reach, column) === here && at(row + reach, column) === here
-        && at(row, column - reach) === here && at(row, column + reach) === here;
-      if (!inner) put(edge.data, place, colour);
-    }
-  }
-  return { tint: canvasOf(tint), edge: canvasOf(edge), veil: canvasOf(veil) };
+  const stamps = objectsOf(frame).map((object) => {
+    const pixels = new Uint32Array(width * height);
+    const [red, green, blue] = channels(colours.of(object.label));
+    const colour = ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0; // bytes in memory are R, G, B, A
+    if (object.mask.pixels) object.mask.pixels.forEach((set, i) => { if (set) pixels[i] = colour; });
+    else paintRuns(object.mask, pixels, colour);
+    const { canvas, context } = blank(width, height);
+    context.putImageData(new ImageData(new Uint8ClampedArray(pixels.buffer), width, height), 0, 0);
+    return { canvas, area: pixels.reduce((sum, one) => sum + (one ? 1 : 0), 0) };
+  });
+  return stamps.sort((one, other) => other.area - one.area).map((one) => one.canvas);
 }
 
-/** Who owns each pixel, as 1 + the number of an object; the smaller object lies on top. */
-function ownersOf(masks, height, width) {
-  const owner = new Uint8Array(height * width);
-  const sized = masks.map((mask, number) => ({ mask, number, area: pixelsOf(mask).reduce((sum, one) => sum + one, 0) }));
-  sized.sort((one, other) => other.area - one.area);
-  for (const { mask, number } of sized) {
-    if (mask.pixels) mask.pixels.forEach((set, i) => { if (set) owner[i] = number + 1; });
-    else paintRuns(mask, owner, number + 1);
+/** A line around a stamp: the stamp moved a little in every direction, less the stamp. */
+function outline(stamp, wide, high, reach) {
+  const { canvas, context } = blank(wide, high);
+  for (let turn = 0; turn < 16; turn += 1) {
+    const angle = (turn * Math.PI) / 8;
+    context.drawImage(stamp, reach * Math.cos(angle), reach * Math.sin(angle), wide, high);
   }
-  return owner;
+  context.globalCompositeOperation = "destination-out";
+  context.drawImage(stamp, 0, 0, wide, high);
+  return canvas;
+}
+
+function blank(width, height) {
+  const canvas = document.createElement("canvas");
+  Object.assign(canvas, { width, height });
+  return { canvas, context: canvas.getContext("2d") };
 }
 
 function put(data, place, [red, green, blue]) {
@@ -77,14 +89,6 @@ function put(data, place, [red, green, blue]) {
 
 function channels(colour) {
   return [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
-}
-
-function canvasOf(pixels) {
-  const canvas = document.createElement("canvas");
-  canvas.width = pixels.width;
-  canvas.height = pixels.height;
-  canvas.getContext("2d").putImageData(pixels, 0, 0);
-  return canvas;
 }
 
 /** The heat map of a frame as a canvas, or null; `ready` is called when one that was asked for has come. */

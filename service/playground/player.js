@@ -17,11 +17,12 @@ export class Player extends EventTarget {
     this.takes = [];
     this.heard = 0; // which take is listened to
     this.silenced = false;
-    this.view = { spot: true, edge: true, labels: true, heat: false, tint: 0.35 };
+    this.view = { spot: true, edge: true, labels: true, heat: false, tint: 0.2 };
     this.panes = [];
     this.stage = $("stage");
     this.film = el("div", { class: "film" });
-    this.stage.append(this.video, this.film);
+    this.glow = el("canvas", { class: "glow", width: 24, height: 24, "aria-hidden": "true" });
+    this.stage.append(this.video, this.glow, this.film);
     this.transport();
     for (const event of ["play", "pause", "seeked", "loadeddata"]) {
       this.video.addEventListener(event, () => this.follow());
@@ -119,6 +120,7 @@ export class Player extends EventTarget {
 
   draw() {
     this.panes.forEach((pane) => pane.draw(this.time));
+    if (this.video.videoWidth) this.glow.getContext("2d").drawImage(this.video, 0, 0, 24, 24);
     this.reading.textContent = `${clock(this.time)} / ${clock(this.duration)}`;
     this.dispatchEvent(new Event("moment"));
   }
@@ -139,8 +141,8 @@ export class Player extends EventTarget {
       });
       return button;
     };
-    this.heat = toggle("heat", "Heat map", "Where the sound was looked for; ask for it under Options, Outputs");
-    this.heat.hidden = true;
+    const heat = toggle("heat", "Heat map", "Where the method looks for the sound");
+    heat.addEventListener("click", () => this.view.heat && this.dispatchEvent(new Event("heat")));
     const tint = el("input", { type: "range", min: 0, max: 1, step: 0.05, value: this.view.tint, "aria-label": "Opacity of the tint" });
     tint.addEventListener("input", () => {
       this.view.tint = Number(tint.value);
@@ -152,7 +154,7 @@ export class Player extends EventTarget {
         toggle("spot", "Spotlight", "Darken what is silent"),
         toggle("edge", "Outline", "Draw the edges of the masks"),
         toggle("labels", "Labels", "Name what sounds"),
-        this.heat,
+        heat,
         el("label", { class: "tint" }, "Tint", tint)),
     );
   }
@@ -173,10 +175,9 @@ class Pane {
     this.canvas.addEventListener("click", () => player.toggle());
     this.context = this.canvas.getContext("2d");
     this.now = el("ul", { class: "now" });
-    this.veil = el("div", { class: "over-canvas" });
     this.ear = el("button", { type: "button", class: "chip ear", "aria-pressed": "false", onclick: () => player.hear(number) }, icon("sound"), "Hear");
     this.caption = el("figcaption", {}, el("span", { class: "who" }), this.ear);
-    this.element = el("figure", { class: "pane" }, this.caption, el("div", { class: "picture" }, this.canvas, this.veil), this.now);
+    this.element = el("figure", { class: "pane" }, this.caption, el("div", { class: "picture" }, this.canvas, this.now));
     this.shown = undefined;
     this.name();
   }
@@ -202,8 +203,8 @@ class Pane {
     const wide = Math.max(1, Math.min(1920, Math.round((box.width || width) * Math.min(2, devicePixelRatio))));
     const high = Math.max(1, Math.round((wide * height) / width));
     if (this.canvas.width !== wide || this.canvas.height !== high) Object.assign(this.canvas, { width: wide, height: high });
-    this.canvas.style.setProperty("--aspect", `${width} / ${height}`);
-    this.canvas.style.setProperty("--ratio", width / height);
+    this.canvas.parentElement.style.setProperty("--aspect", `${width} / ${height}`);
+    this.canvas.parentElement.style.setProperty("--ratio", width / height);
     const { context } = this;
     context.globalAlpha = 1;
     context.fillStyle = "#0b0c0e";
@@ -221,7 +222,7 @@ class Pane {
 
   overlay(frame, wide, high, view, colours) {
     const { context } = this;
-    const layers = layersOf(frame, colours);
+    const layers = layersOf(frame, colours, wide, high);
     const heat = view.heat && heatOf(frame, () => this.player.draw());
     const put = (canvas, alpha) => {
       context.globalAlpha = alpha;

@@ -18,14 +18,13 @@ export function curlOf({ clip, sound, strategy, params, key }) {
   const origin = window.location.origin;
   const files = sound.own ? [`media=@${clip.fileName}`] : [`video=@${clip.fileName}`, `audio=@${sound.fileName}`];
   const got = [clip, sound].filter((one) => one.url).map((one) => `curl -O ${origin}${one.url}`);
-  const parts = [
-    "curl",
+  const [first, ...rest] = [
     ...(key ? ['-H "Authorization: Bearer $EARSHOT_KEY"'] : []),
     ...files.map((file) => `-F ${quoted(file)}`),
     ...fieldsOf(params).map(([name, value]) => `-F ${quoted(`${name}=${value}`)}`),
     `${origin}/v1/segment/${strategy}`,
   ];
-  return [...got, parts.join(" \\\n  ")].join("\n");
+  return [...got, [`curl ${first}`, ...rest].join(" \\\n  ")].join("\n");
 }
 
 export function pythonOf({ clip, sound, strategy, params, key }) {
