@@ -5,15 +5,23 @@ BIN := .venv/bin
 GOLDEN ?= tests/data/golden
 export HF_HUB_OFFLINE = 1
 
-.PHONY: serve test slow lint parity parity-official bench faults clean
+.PHONY: serve test slow lint parity parity-official bench faults browser screenshots clean
 
 serve: .venv/ready
 	$(BIN)/python -m service serve --port $(PORT)
 
 # One thread a test, one test file a core: torch and the tests do not fight over the cores.
 test: export OMP_NUM_THREADS = 1
-test: .venv/ready
+test: .venv/ready browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Chromium and axe-core for the playground's tests, where they may be installed; else it says what is skipped.
+browser: .venv/ready
+	@$(BIN)/python -m tests.browser
+
+# The playground as a visitor sees it, state by state: build/screenshots/*.png.
+screenshots: .venv/ready browser
+	$(BIN)/python -m tests.screenshots
 
 slow: .venv/ready
 	$(BIN)/python -m pytest -m slow

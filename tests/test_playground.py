@@ -70,7 +70,7 @@ class Visit:
         self.page.set_input_files("#file", path)
 
     def lanes(self) -> list[str]:
-        return self.page.locator(".lanes .lane-name").all_inner_texts()
+        return self.page.locator(".lane:not(:has(.thin)) .lane-name").all_inner_texts()[1:]
 
     def bright(self) -> int:
         """How many pixels of the first canvas are as red as an outline."""

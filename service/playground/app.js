@@ -4,7 +4,7 @@ import { Api, Problem } from "./api.js";
 import { Clip, Sound, bundled, silent } from "./clip.js";
 import { clipStrip, takeDrops } from "./clips.js";
 import { Options } from "./controls.js";
-import { $, announce, el, icon } from "./dom.js";
+import { $, announce, el, icon, redraw } from "./dom.js";
 import { downloadButtons } from "./downloads.js";
 import { Jobs } from "./jobs.js";
 import { soundButtons, verdictOf } from "./listening.js";
@@ -37,6 +37,7 @@ class Playground {
     this.jobs = new Jobs(this.api);
     this.over = el("div", { class: "stage-over" });
     $("stage").append(this.over);
+    this.go();
     $("open-jobs").addEventListener("click", () => this.jobs.open());
     $("open-key").addEventListener("click", () => this.askKey());
     this.player.addEventListener("heat", () => this.askHeat());
@@ -46,7 +47,6 @@ class Playground {
 
   async start() {
     this.player.show([]);
-    this.drawGo();
     await Promise.all([this.loadStrategies(), this.loadClips()]);
     this.watch();
   }
@@ -212,6 +212,7 @@ class Playground {
     if (!options || options.value.outputs?.heatmap !== false) return;
     options.set(["outputs", "heatmap"], true);
     options.render();
+    if (this.takes[0] && !this.running) this.run();
   }
 
   changed() {
@@ -317,19 +318,20 @@ class Playground {
       this.drawOver();
       return;
     }
-    $("clips").replaceChildren(...clipStrip(this.clips, this.clip, {
-      choose: (clip) => this.chooseClip(clip), pick: (file) => this.pickClip(file),
+    const { clip, clips, sound, takes } = this;
+    redraw($("clips"), [clips.map((one) => one.title), clips.indexOf(clip)], () => clipStrip(clips, clip, {
+      choose: (one) => this.chooseClip(one), pick: (file) => this.pickClip(file),
     }));
-    $("sounds").replaceChildren(...soundButtons(this.clip, this.sound, {
-      choose: (sound) => this.chooseSound(sound), pick: (file) => this.pickSound(file),
+    redraw($("sounds"), [clip.title, clip.sounds.map((one) => one.id), sound.id], () => soundButtons(clip, sound, {
+      choose: (one) => this.chooseSound(one), pick: (file) => this.pickSound(file),
     }));
     if (this.shown.some((take, number) => take !== this.player.takes[number]) || this.shown.length !== this.player.takes.length) {
       this.player.show(this.shown);
     }
     this.timeline.show(this.shown);
-    const verdict = this.takes[0] && this.takes[1] && verdictOf(this.takes[0], this.takes[1]);
-    $("verdict").replaceChildren(...(verdict || []));
-    $("downloads").replaceChildren(...downloadButtons(this.api, this.shown[this.shown.length - 1], (problem) => this.fail(problem)));
+    redraw($("verdict"), takes.map((take) => take && [take.job, take.status]), () => (takes[0] && takes[1] && verdictOf(...takes)) || []);
+    const last = this.shown[this.shown.length - 1];
+    redraw($("downloads"), last ? [last.job, last.status] : null, () => downloadButtons(this.api, last, (problem) => this.fail(problem)));
     this.drawSnippets();
     this.drawGo();
     this.drawOver();
@@ -350,36 +352,48 @@ class Playground {
     this.drawGo();
   }
 
-  drawGo() {
-    const { strategy } = this;
-    const state = this.running ? "running" : strategy && !strategy.ready ? "missing" : "idle";
-    const compare = this.compareSelect();
-    const focused = $("go").contains(document.activeElement) && document.activeElement.className;
-    if (this.running) {
-      const total = this.shown.reduce((sum, take) => sum + take.total, 0);
-      const done = this.shown.reduce((sum, take) => sum + take.frames.length, 0);
-      const bar = el("progress", { max: total || 1, value: total ? done : undefined, "aria-label": "Frames done" });
-      $("go").replaceChildren(
-        el("div", { class: "progress" }, bar, el("span", {}, this.stateLine(done, total))),
-        el("button", { type: "button", class: "ghost wide cancel", onclick: () => this.stop() }, "Cancel"));
-    } else {
-      const button = el("button", {
-        type: "button", class: "primary wide run", disabled: !this.clip || state === "missing" || !strategy || this.checking, onclick: () => this.run(),
-      }, this.checking ? "Looking at the clip…" : this.takes[0] && this.takes[0].over ? "Run again" : "Run");
-      $("go").replaceChildren(...[button, compare].filter(Boolean));
-    }
-    if (focused) $("go").querySelector("button")?.focus();
-    $("stage").dataset.state = this.problem ? "problem" : this.running ? "running" : this.takes[0] ? "done" : "empty";
+  /** The buttons that start and stop, made once. */
+  go() {
+    this.runButton = el("button", { type: "button", class: "primary wide run", disabled: true, onclick: () => this.run() }, "Run");
+    this.bar = el("progress", { max: 1, "aria-label": "Frames done" });
+    this.state = el("span");
+    this.rivals = el("div", { class: "compare" });
+    this.idle = el("div", { class: "go-part" }, this.runButton, this.rivals);
+    const cancel = el("button", { type: "button", class: "ghost wide cancel", onclick: () => this.stop() }, "Cancel");
+    this.busy = el("div", { class: "go-part", hidden: true }, el("div", { class: "progress" }, this.bar, this.state), cancel);
+    $("go").append(this.idle, this.busy);
   }
 
-  compareSelect() {
-    const others = inOrder(this.strategies).filter((one) => one.ready && one.name !== this.chosen);
-    if (!others.length || !this.clip) return null;
-    const select = el("select", { id: "rival", "aria-label": "Compare with another method" },
-      el("option", { value: "" }, "Compare with…"),
-      others.map((one) => el("option", { value: one.name, selected: one.name === this.rival }, one.name)));
-    select.addEventListener("change", () => this.compareWith(select.value));
-    return el("div", { class: "compare" }, icon("split"), select);
+  drawGo() {
+    const { strategy, running } = this;
+    const focused = $("go").contains(document.activeElement);
+    this.idle.hidden = running;
+    this.busy.hidden = !running;
+    if (running) {
+      const total = this.shown.reduce((sum, take) => sum + take.total, 0);
+      const done = this.shown.reduce((sum, take) => sum + take.frames.length, 0);
+      this.bar.max = total || 1;
+      if (total) this.bar.value = done;
+      else this.bar.removeAttribute("value");
+      this.state.textContent = this.stateLine(done, total);
+    }
+    this.runButton.disabled = !this.clip || !strategy || !strategy.ready || Boolean(this.checking);
+    this.runButton.textContent = this.checking ? "Looking at the clip…" : this.takes[0] && this.takes[0].over ? "Run again" : "Run";
+    this.drawRivals();
+    if (focused && !$("go").contains(document.activeElement)) (running ? this.busy : this.idle).querySelector("button").focus();
+    $("stage").dataset.state = this.problem ? "problem" : running ? "running" : this.takes[0] ? "done" : "empty";
+  }
+
+  drawRivals() {
+    const names = this.clip ? inOrder(this.strategies).filter((one) => one.ready && one.name !== this.chosen).map((one) => one.name) : [];
+    this.rivals.hidden = !names.length;
+    redraw(this.rivals, [names, this.rival], () => {
+      const select = el("select", { id: "rival", "aria-label": "Compare with another method" },
+        el("option", { value: "" }, "Compare with…"),
+        names.map((name) => el("option", { value: name, selected: name === this.rival }, name)));
+      select.addEventListener("change", () => this.compareWith(select.value));
+      return [icon("split"), select];
+    });
   }
 
   stateLine(done, total) {
@@ -390,23 +404,25 @@ class Playground {
     return total ? `${done} of ${total} frames` : "Starting…";
   }
 
+  /** What lies over the pictures: a problem, a note, or the first button. */
   drawOver() {
-    if (this.problem) {
-      const retry = this.problem.retryable || ["expired", "not_found"].includes(this.problem.code) ? () => this.run() : null;
-      const dismiss = () => this.fail(null);
-      this.over.replaceChildren(problemCard(this.problem, { retry: this.clip ? retry : null, dismiss }));
+    const { problem, clip, strategy } = this;
+    if (problem) {
+      redraw(this.over, ["problem", problem.code, problem.detail, problem.request_id], () => {
+        const again = problem.retryable || ["expired", "not_found"].includes(problem.code);
+        return [problemCard(problem, { retry: clip && again ? () => this.run() : null, dismiss: () => this.fail(null) })];
+      });
       return;
     }
-    const notes = [];
-    const stopped = this.takes[0] && this.takes[0].status === "canceled";
-    if (this.running && !this.shown.some((take) => take.frames.length)) notes.push(el("p", { class: "note working" }, "Listening…"));
-    else if (stopped) notes.push(el("p", { class: "note" }, "Stopped. Run it again whenever you like."));
-    else if (this.clip && this.clip.silent) notes.push(el("p", { class: "note" }, "This clip has no sound, so nothing will be lit. Put a sound under it below."));
-    else if (!this.takes[0] && this.clip && this.strategy) {
-      notes.push(el("button", { type: "button", class: "primary big", onclick: () => this.run(), disabled: !this.strategy.ready || this.checking },
-        icon("play"), "Find what sounds"));
-    }
-    this.over.replaceChildren(...notes);
+    const note = (text, kind = "note") => redraw(this.over, [text], () => [el("p", { class: kind }, text)]);
+    if (this.running && !this.shown.some((take) => take.frames.length)) note("Listening…", "note working");
+    else if (this.takes[0] && this.takes[0].status === "canceled") note("Stopped. Run it again whenever you like.");
+    else if (clip && clip.silent && !this.takes[0]) note("This clip has no sound, so nothing will be lit. Put a sound under it below.");
+    else if (clip && strategy && !this.takes[0]) {
+      redraw(this.over, ["first", strategy.ready, Boolean(this.checking)], () => [el("button", {
+        type: "button", class: "primary big", onclick: () => this.run(), disabled: !strategy.ready || Boolean(this.checking),
+      }, icon("play"), "Find what sounds")]);
+    } else redraw(this.over, null, () => []);
   }
 
   // The rest.

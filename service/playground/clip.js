@@ -4,10 +4,10 @@ import { Problem } from "./api.js";
 
 const PEAKS = 1200; // columns of the waveform
 
-/** `blob` is null for the clip's own sound. */
+/** `blob` is null for the clip's own sound; `truth` says what really sounds when, where that is known. */
 export class Sound {
-  constructor(id, title, { blob = null, fileName = "", url = "", own = false } = {}) {
-    Object.assign(this, { id, title, blob, fileName, url, own });
+  constructor(id, title, { blob = null, fileName = "", url = "", own = false, truth = null } = {}) {
+    Object.assign(this, { id, title, blob, fileName, url, own, truth });
     this.peaks = null;
   }
 
@@ -21,7 +21,7 @@ export class Sound {
 export class Clip {
   constructor({ name, title, blob = null, url = "", fileName, sounds = [], labels = [], sample = false }) {
     Object.assign(this, { name, title, blob, url, fileName, labels, sample });
-    this.own = new Sound("own", "Its own sound", { own: true });
+    this.own = new Sound("own", "Its own sound", { own: true, truth: sample ? sample.truth : null });
     this.sounds = [this.own, ...sounds];
     this.uploads = new Map(); // sound id -> upload
     this.playable = null; // an address for <video>
@@ -97,17 +97,17 @@ export async function bundled() {
   const silence = () => silent(listed.silence);
   return listed.data.map((one) => new Clip({
     name: one.name,
-    title: one.title,
+    title: one.caption,
     url: `/samples/${one.file}`,
     fileName: one.file,
     labels: one.labels,
-    sample: { poster: `/samples/${one.poster}`, heard: one.heard },
+    sample: { poster: `/samples/${one.poster}`, heard: one.heard, truth: one.truth },
     sounds: [silence(), ...one.sounds.map((sound) => swapped(sound))],
   }));
 }
 
-export const silent = (file) => new Sound("silence", "Muted", { url: `/samples/${file}`, fileName: file });
+export const silent = (file) => new Sound("silence", "Muted", { url: `/samples/${file}`, fileName: file, truth: {} });
 
 function swapped(sound) {
-  return new Sound(sound.file, sound.title, { url: `/samples/${sound.file}`, fileName: sound.file });
+  return new Sound(sound.file, sound.heard, { url: `/samples/${sound.file}`, fileName: sound.file, truth: sound.truth });
 }

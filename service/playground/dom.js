@@ -26,6 +26,22 @@ export function icon(name) {
   return svg;
 }
 
+const drawn = new WeakMap();
+
+/**
+ * Fills a place anew, but only when `key` says that something is different: a button that is replaced between
+ * press and release loses its click, and the keyboard its place.
+ */
+export function redraw(place, key, make) {
+  const text = JSON.stringify(key);
+  if (drawn.get(place) === text) return;
+  drawn.set(place, text);
+  const reachable = () => [...place.querySelectorAll("button, input, select")];
+  const focused = reachable().indexOf(document.activeElement);
+  place.replaceChildren(...make());
+  if (focused >= 0) reachable()[focused]?.focus();
+}
+
 export const $ = (id) => document.getElementById(id);
 
 /** Says something to screen readers that the eye sees by itself. */

@@ -64,7 +64,6 @@ export class Timeline {
   /** Lanes for what the takes have found so far. */
   show(takes) {
     this.takes = takes;
-    const { duration } = this.player;
     const rows = [];
     const told = [];
     takes.forEach((take) => {
@@ -72,22 +71,36 @@ export class Timeline {
       const title = takes.length > 1 ? `${take.strategy}, ${take.sound.own ? "its own sound" : take.sound.title}` : null;
       if (title) rows.push(el("p", { class: "lane-title" }, title));
       for (const [label, spans] of found) {
-        const track = el("div", { class: label ? "track" : "track silent" });
-        for (const [from, to, why] of spans) {
-          const span = el("i", { class: "span", title: why });
-          span.style.setProperty("left", `${(100 * from) / (duration || 1)}%`);
-          span.style.setProperty("width", `${(100 * (Math.min(to, duration || to) - from)) / (duration || 1)}%`);
-          if (label) span.style.setProperty("--colour", this.player.colours.of(label));
-          track.append(span);
-        }
-        rows.push(el("div", { class: "lane" }, el("span", { class: "lane-name", title: label || "silent" }, label || "silent"), track));
+        rows.push(this.lane(label, spans, label ? "track" : "track silent"));
         const times = spans.map(([from, to, why]) => `${clock(from)} to ${clock(to)}${why ? ` (${why})` : ""}`).join(", ");
         told.push(el("li", {}, `${title ? `${title}: ` : ""}${label || "nothing sounds"}: ${times}`));
       }
+      rows.push(...this.truth(take));
     });
     this.lanes.replaceChildren(...rows);
     this.summary.replaceChildren(...told);
     this.move();
+  }
+
+  lane(label, spans, kind) {
+    const { duration } = this.player;
+    const track = el("div", { class: kind });
+    for (const [from, to, why] of spans) {
+      const span = el("i", { class: "span", title: why });
+      span.style.setProperty("left", `${(100 * from) / (duration || 1)}%`);
+      span.style.setProperty("width", `${(100 * (Math.min(to, duration || to) - from)) / (duration || 1)}%`);
+      if (label) span.style.setProperty("--colour", this.player.colours.of(label));
+      track.append(span);
+    }
+    return el("div", { class: "lane" }, el("span", { class: "lane-name", title: label || "silent" }, label || "silent"), track);
+  }
+
+  /** Of a sample it is known what really sounds: thin lanes, to compare with. */
+  truth(take) {
+    const { truth } = take.sound;
+    if (!truth || !take.frames.length) return [];
+    const lanes = Object.entries(truth).map(([label, spans]) => this.lane(label, spans, "track thin"));
+    return [el("p", { class: "lane-title soft" }, lanes.length ? "what really sounds" : "nothing really sounds"), ...lanes];
   }
 }
 

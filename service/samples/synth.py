@@ -21,7 +21,7 @@ from PIL import Image
 from models.datasets.clip import Sound
 from models.datasets.drawing import draw
 from models.datasets.kinds import KINDS
-from models.datasets.mixing import mix
+from models.datasets.mixing import mix, runs
 from models.datasets.scenes import Scene, SynthConfig, Track
 from models.datasets.synthavs import SynthAVS
 from models.datasets.video import write_video
@@ -74,26 +74,26 @@ def made(pick: Pick, scene: Scene) -> dict[str, Any]:
     for number, track in zip("bc", pick.others, strict=False):
         name = f"{pick.name}-{number}.m4a"
         write_sound(FOLDER / name, mix(scene, scene.tracks[track], CONFIG), CONFIG.rate)
-        sounds.append({"file": name, "title": heard(scene, scene.tracks[track])})
+        sounds.append({"file": name, **told(scene, scene.tracks[track])})
     return {
         "name": pick.name,
-        "title": pick.title,
+        "caption": pick.title,
         "file": f"{pick.name}.mp4",
         "poster": f"{pick.name}.jpg",
-        "heard": heard(scene, scene.tracks[pick.track]),
+        **told(scene, scene.tracks[pick.track]),
         "labels": sorted({KINDS[thing.kind].name for thing in scene.things}),
         "sounds": sounds,
     }
 
 
-def heard(scene: Scene, track: Track) -> str:
-    """The names of what sounds, in the order in which it is first heard."""
-    first = {
-        KINDS[thing.kind].timbre: int(on.argmax())
-        for thing, on in zip(scene.things, track.on, strict=True)
-        if on.any()
+def told(scene: Scene, track: Track) -> dict[str, Any]:
+    """What is heard, in the order in which it is first heard, and what really sounds when, in seconds."""
+    sounding = [(KINDS[thing.kind], on) for thing, on in zip(scene.things, track.on, strict=True) if on.any()]
+    sounding.sort(key=lambda pair: int(pair[1].argmax()))
+    return {
+        "heard": ", ".join(dict.fromkeys(kind.timbre for kind, _ in sounding)),
+        "truth": {kind.name: list(runs(on)) for kind, on in sounding},
     }
-    return ", ".join(sorted(first, key=lambda name: first[name]))
 
 
 def write_sound(path: Path, sound: Sound, rate: int) -> None:

@@ -1,0 +1,1 @@
+"""Pictures of the playground's states, for people to judge."""
