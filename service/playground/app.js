@@ -130,10 +130,7 @@ class Playground {
     this.sound = clip.own;
     this.rival = null;
     this.takes = [null, null];
-    this.options.forEach((one) => {
-      one.suggestions = this.suggestions();
-      one.render();
-    });
+    this.options.forEach((one) => one.suggest(this.suggestions()));
     this.fail(null);
     this.draw();
     try {

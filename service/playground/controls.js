@@ -13,6 +13,16 @@ export class Options {
     this.common = commonNames(strategies);
     this.element = el("div", { class: "option-groups" });
     this.reset(changes);
+    this.suggest(suggestions);
+  }
+
+  /** Names of what is in view stand in for a vocabulary, unless the visitor has named some. */
+  suggest(suggestions) {
+    const before = this.suggestions.labels || [];
+    this.suggestions = suggestions;
+    const { labels } = this.value;
+    if (labels && (!labels.length || String(labels) === String(before))) this.value = { ...this.value, labels: suggestions.labels };
+    this.render();
   }
 
   reset(changes = {}) {
@@ -30,6 +40,7 @@ export class Options {
   set(path, value) {
     if (path.length === 1 && path[0] === "preset") {
       this.reset({ ...this.shared(), preset: value }); // another preset is another set of defaults
+      this.suggest(this.suggestions);
     } else {
       const nested = path.reduceRight((inner, name) => ({ [name]: inner }), value);
       this.value = path.length === 1 ? { ...this.value, ...nested } : overlaid(this.value, nested);

@@ -21,7 +21,7 @@ export class Player extends EventTarget {
     this.panes = [];
     this.stage = $("stage");
     this.film = el("div", { class: "film" });
-    this.glow = el("canvas", { class: "glow", width: 24, height: 24, "aria-hidden": "true" });
+    this.glow = el("canvas", { class: "glow", width: 6, height: 6, "aria-hidden": "true" });
     this.stage.append(this.video, this.glow, this.film);
     this.transport();
     for (const event of ["play", "pause", "seeked", "loadeddata"]) {
@@ -120,7 +120,7 @@ export class Player extends EventTarget {
 
   draw() {
     this.panes.forEach((pane) => pane.draw(this.time));
-    if (this.video.videoWidth) this.glow.getContext("2d").drawImage(this.video, 0, 0, 24, 24);
+    if (this.video.videoWidth) this.glow.getContext("2d").drawImage(this.video, 0, 0, 6, 6);
     this.reading.textContent = `${clock(this.time)} / ${clock(this.duration)}`;
     this.dispatchEvent(new Event("moment"));
   }
