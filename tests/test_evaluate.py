@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import math
 import time
@@ -383,6 +384,7 @@ def test_a_folder_of_avsbench(tmp_path: Path, capsys) -> None:
         (["ac-fpn", "--data", "synth", "--weights-dir", "/nowhere/at/all"], "ac-fpn"),
         (["full-mask", "--data", "synth", "--sweep", "thresholds.mask=1"], "has no option 'thresholds.mask'"),
         (["full-mask", "--data", "synth", "--set", "mask"], "'mask' is not KEY=VALUE."),
+        (["full-mask", "--data", "synth", "--masks"], "To save masks, name a folder with --out."),
     ],
 )
 def test_bad_arguments(arguments, said, capsys, monkeypatch, tmp_path) -> None:
@@ -392,6 +394,35 @@ def test_bad_arguments(arguments, said, capsys, monkeypatch, tmp_path) -> None:
         pytest.skip("the shipped network is installed")
     assert code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [("--clips", "0"), ("--size", "3"), ("--seed", "-1"), ("--device", "tpu")])
+def test_numbers_that_make_no_sense(wrong, capsys) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["full-mask", "--data", "synth", *wrong])
+    assert end.value.code == 2 and wrong[0] in capsys.readouterr().err
+
+
+def test_what_breaks_off_leaves_nothing(tmp_path: Path, capsys, monkeypatch) -> None:
+    """Neither half of the masks nor an empty folder."""
+    ask = ["full-mask", "--data", "synth", "--clips", "3", "--size", "16", "--masks"]
+    out = tmp_path / "out"
+    saved = []
+
+    def full(picture: Image.Image, place: Path) -> None:
+        saved.append(place)
+        if len(saved) == 7:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", full)
+        assert main([*ask, "--out", str(out)]) == 2
+    assert f"{out} cannot be written: the disk is full." in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+    assert main([*ask, "--out", str(out)]) == 0
+    assert main([*ask, "--out", str(out)]) == 2
+    assert f"{out / 'masks'} is there already" in capsys.readouterr().err
 
 
 def test_an_option_out_of_its_range(trained: Path, capsys) -> None:

@@ -30,7 +30,7 @@ class Bar:
     label: str
 
     def __call__(self, rows: Iterable[Row]) -> Iterable[Row]:
-        return tqdm(rows, total=self.total, desc=self.label, unit="clip")
+        return tqdm(rows, total=self.total, desc=self.label, unit="clip", disable=None)  # only in terminals
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     except EarshotError as problem:
         print(problem, file=sys.stderr)
     except OSError as problem:
-        print(f"{problem.filename or 'A file'} cannot be written: {problem.strerror}.", file=sys.stderr)
+        name = problem.filename or getattr(options, "out", None) or getattr(options, "sheet", None)
+        print(f"{name or options.path} cannot be written: {problem.strerror or problem}.", file=sys.stderr)
     return 2
 
 

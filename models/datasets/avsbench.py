@@ -233,9 +233,12 @@ def read_table(path: Path, subset: str) -> list[Row]:
     """The rows of a table in their order, which `sample` depends on."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            header, *lines = [line for line in csv.reader(file) if any(line)]
+            lines = [line for line in csv.reader(file) if any(line)]
     except (OSError, ValueError, csv.Error) as cause:
         raise DatasetInvalid(f"{path} is not a readable table: {cause}.") from cause
+    if not lines:
+        raise DatasetInvalid(f"{path} is empty.")
+    header = lines.pop(0)
     columns = LAYOUTS[subset].columns or tuple(
         {"uid": "name", "a_obj": "category"}.get(name, name) for name in header
     )
@@ -254,13 +257,13 @@ def class_names(home: Path) -> tuple[str, ...]:
     """The classes of AVSS by their number, the background first."""
     path = home / "label2idx.json"
     try:
-        numbers: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
-        names = sorted(numbers, key=lambda name: int(numbers[name]))
+        numbers = {str(name): int(number) for name, number in json.loads(path.read_text("utf-8")).items()}
     except FileNotFoundError:
         raise DatasetInvalid(f"{path} is missing.") from None
     except (OSError, ValueError, TypeError, AttributeError) as cause:
         raise DatasetInvalid(f"{path} is no table of classes: {cause}.") from cause
-    if [int(numbers[name]) for name in names] != list(range(len(names))):
+    names = sorted(numbers, key=numbers.__getitem__)
+    if [numbers[name] for name in names] != list(range(len(names))):
         raise DatasetInvalid(f"{path} does not number its {len(names)} classes from 0 on.")
     return tuple(names)
 

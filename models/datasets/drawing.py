@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.datasets.clip import Pixels
 from models.datasets.kinds import KINDS
 from models.datasets.scenes import Backdrop, Colour, Scene, SynthConfig, Thing
-from models.datasets.shapes import BACKDROP_SIDE, REACH, SIDE, backdrops, distance, inks
+from models.datasets.shapes import BACKDROP_SIDE, REACH, SIDE, backdrops, texels
 
 Canvas = NDArray[np.float32]  # [3, H, W] in 0..255
 
@@ -55,24 +55,19 @@ def _stamp(
     x, y = (value * height for value in thing.position(time, config.aspect))
     top, bottom = max(0, math.floor(y - radius - 1)), min(height, math.ceil(y + radius + 1))
     left, right = max(0, math.floor(x - radius - 1)), min(width, math.ceil(x + radius + 1))
-    texels = _texels(thing, time, radius, (left, right, x), (top, bottom, y))
-    edge = distance(KINDS[thing.kind].shape).take(texels, mode="clip")
-    first, second = inks(KINDS[thing.kind].shape, thing.texture)
+    places = _places(thing, time, radius, (left, right, x), (top, bottom, y))
+    read = texels(KINDS[thing.kind].shape, thing.texture).take(places, mode="clip")
+    edge, first, second, _ = np.moveaxis(read.view(np.float32).reshape(*places.shape, 4), -1, 0)
     cover = np.clip(np.float32(0.5) - edge * np.float32(radius), 0, 1)
-    _blend(
-        canvas[:, top:bottom, left:right],
-        cover,
-        first.take(texels, mode="clip") * cover,
-        second.take(texels, mode="clip") * cover,
-        thing.colours,
-    )
+    under = canvas[:, top:bottom, left:right]
+    _blend(under, cover, first * cover, second * cover, thing.colours)
     instance[top:bottom, left:right][edge < 0] = number
 
 
 Extent = tuple[int, int, float]  # first pixel, pixel after the last, and the centre, along one axis
 
 
-def _texels(thing: Thing, time: float, radius: float, across: Extent, down: Extent) -> NDArray[np.int32]:
+def _places(thing: Thing, time: float, radius: float, across: Extent, down: Extent) -> NDArray[np.int32]:
     """For every pixel of the thing's box, the texel of its tables that lies there: int32 [h, w]."""
     angle = thing.tilt + thing.spin * time
     zoom = SIDE / (2 * REACH * radius)  # texels per pixel

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import soxr
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from models.datasets.clip import Pixels, Sound
 from models.errors import DatasetInvalid
@@ -36,7 +36,9 @@ def open_picture(path: Path) -> Image.Image:
             return picture
     except FileNotFoundError:
         raise DatasetInvalid(f"{path} is missing.") from None
-    except (OSError, SyntaxError, ValueError) as cause:
+    except UnidentifiedImageError:
+        raise DatasetInvalid(f"{path} is no picture.") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as cause:
         raise DatasetInvalid(f"{path} is not a readable picture: {cause}.") from cause
 
 
@@ -91,7 +93,8 @@ def read_wav(path: Path, rate: int | None = None) -> tuple[Sound, int]:
                 raise DatasetInvalid(f"{path} holds no sound.")
             frames = list(container.decode(container.streams.audio[0]))
     except (av.FFmpegError, ValueError) as cause:
-        raise DatasetInvalid(f"{path} is not a readable sound file: {cause}.") from cause
+        why = getattr(cause, "strerror", None) or cause
+        raise DatasetInvalid(f"{path} is not a readable sound file: {why}.") from cause
     if not frames:
         raise DatasetInvalid(f"{path} holds no sound.")
     sound = np.concatenate([_mono(frame) for frame in frames])

@@ -130,6 +130,15 @@ def area(shape: str) -> float:
 
 
 @cache
+def texels(shape: str, texture: str) -> NDArray[np.complex128]:
+    """All that drawing reads of a texel, [SIDE * SIDE]: distance, first ink, second ink and nothing, four
+    float32 in the bytes of one number, so that they are looked up at once (`view` takes them apart)."""
+    table = np.zeros((SIDE * SIDE, 4), np.float32)
+    table[:, 0] = distance(shape)
+    table[:, 1], table[:, 2] = inks(shape, texture)
+    return table.view(np.complex128).ravel()
+
+
 def inks(shape: str, texture: str) -> tuple[Table, Table]:
     """Shares of an object's two colours in a texel: float32 [SIDE * SIDE] each, darker at the rim."""
     axis = (np.arange(SIDE) + 0.5) / SIDE * 2 * REACH - REACH

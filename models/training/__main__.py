@@ -81,23 +81,15 @@ def places(command: argparse.ArgumentParser) -> None:
     command.add_argument("--precision", choices=list(PRECISIONS), default="fp32")
     command.add_argument("--threads", type=int, help="of the processor, per device")
     command.add_argument("--workers", type=int, default=0, help="processes that read clips")
-    command.add_argument("--save-every", type=positive, default=200, metavar="STEPS")
-    command.add_argument("--judged", type=positive, metavar="CLIPS", help="of a validation")
+    command.add_argument("--save-every", type=evaluate.whole(1), default=200, metavar="STEPS")
+    command.add_argument("--judged", type=evaluate.whole(1), metavar="CLIPS", help="of a validation")
     command.add_argument("--image-weights", type=Path, help="what the image tower starts from")
     command.add_argument("--audio-weights", type=Path, help="what the audio tower starts from")
     command.add_argument("--init", type=Path, help="a network of the same architecture to start from")
     command.add_argument("--weights-dir", type=Path, default=DEFAULT_FOLDER, help="installed weights")
     for name in ("epochs", "steps", "batch"):
-        command.add_argument(f"--{name}", type=positive, help="in place of the recipe's")
-    command.add_argument("--seed", type=int, help="in place of the recipe's")
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 on."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
-    return value
+        command.add_argument(f"--{name}", type=evaluate.whole(1), help="in place of the recipe's")
+    command.add_argument("--seed", type=evaluate.whole(0), help="in place of the recipe's")
 
 
 def run_train(options: argparse.Namespace) -> int:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -19,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from models.datasets.avsbench import LAYOUTS
+from models.datasets.layouts import fresh_folder
 from models.errors import EarshotError, InvalidOption
 from models.networks import Networks
 from models.training import gate
@@ -49,7 +51,7 @@ def evaluate(
     """Scores and seconds per clip of every arm, whose networks remember in `memory`. `masks` is a folder to
     fill."""
     sets = {None: bench.clips} | {probe: bench.probe(probe) for probe in asked.probes}
-    bar = partial(tqdm, desc=f"{bench.data} {bench.split}", unit="clip", disable=asked.quiet)
+    bar = partial(tqdm, desc=f"{bench.data} {bench.split}", unit="clip", disable=asked.quiet or None)
     counted = judge(arms, sets, memory, bench.family, masks=masks, watched=bar)
     columns = formulas(asked.protocol, asked.probes, follows=bench.synth is not None)
     results = []
@@ -65,9 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     input."""
     options = parser().parse_args(arguments)
     try:
-        if options.out:
-            options.out.mkdir(parents=True, exist_ok=True)
-        report = run(options)
+        with place(options.out):
+            report = run(options)
         if options.out:
             for suffix, form in (("txt", report.text()), ("md", report.markdown()), ("json", report.json())):
                 replace_text(options.out / f"report.{suffix}", form)
@@ -81,6 +82,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if report.objections else 0
 
 
+@contextmanager
+def place(folder: Path | None) -> Iterator[None]:
+    """The folder for what comes out, made before the work begins; gone again if nothing came."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if folder is not None and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+
+
 def told(problem: Exception, folder: Path | None) -> str:
     """A sentence about a file that could not be read or written."""
     name = getattr(problem, "filename", None) or folder or "A file"
@@ -89,10 +103,21 @@ def told(problem: Exception, folder: Path | None) -> str:
     return f"{name} cannot be read or written: {getattr(problem, 'strerror', None) or problem}."
 
 
-def run(options: argparse.Namespace) -> Report:
-    """The table that the command line asks for."""
+def check(options: argparse.Namespace) -> None:
+    """What the parser cannot know to be wrong; the threads are set on the way."""
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise InvalidOption("This machine has no GPU that torch can use: choose --device cpu.")
+    if options.masks and options.out is None:
+        raise InvalidOption("To save masks, name a folder with --out.")
+    if options.masks and (options.out / "masks").exists():
+        raise InvalidOption(f"{options.out / 'masks'} is there already: remove it or name another --out.")
     if options.threads:
         torch.set_num_threads(options.threads)
+
+
+def run(options: argparse.Namespace) -> Report:
+    """The table that the command line asks for."""
+    check(options)
     bench, probes = bench_of(options), probes_of(options)
     if options.gate and (bench.synth is None or options.protocol != "robust"):
         raise InvalidOption("The gate needs SynthAVS and the protocol robust.")
@@ -111,9 +136,9 @@ def run(options: argparse.Namespace) -> Report:
         for label, setting in settings(name, strategy, options):
             arms.append(Arm(f"{name} {label}".strip(), segmenter, setting, strategy.audio_rates))
             labels.append((name, label))
-    masks = options.out / "masks" if options.masks else None
     asked = Asked(options.protocol, probes, options.seed, quiet=False)
-    results = evaluate(arms, bench, asked, memory, masks)
+    with fresh_folder(options.out / "masks") if options.masks else nullcontext() as masks:
+        results = evaluate(arms, bench, asked, memory, masks)
     lines = [
         Line(
             strategy=name,
@@ -143,6 +168,17 @@ def run(options: argparse.Namespace) -> Report:
     return report if earlier is None else replace(report, against=gate.compared(report, earlier))
 
 
+def whole(least: int) -> Callable[[str], int]:
+    """A type of the command line: a whole number from `least` on."""
+
+    def number(text: str) -> int:
+        if not least <= (value := int(text)) < 1 << 32:
+            raise argparse.ArgumentTypeError(f"{value} is not a number from {least} to {(1 << 32) - 1}")
+        return value
+
+    return number
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     root = argparse.ArgumentParser(prog="python -m models.training.evaluate", description=__doc__)
@@ -152,9 +188,9 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--split", default="test")
     root.add_argument("--protocol", choices=PROTOCOLS, default="per-image")
     root.add_argument("--probe", metavar="NAMES", help="e.g. silence,noise,composite")
-    root.add_argument("--clips", type=int, help="only so many")
-    root.add_argument("--seed", type=int, default=0, help="of SynthAVS, of probes and of the intervals")
-    root.add_argument("--size", type=int, default=96, help="pixels of a side of SynthAVS")
+    root.add_argument("--clips", type=whole(1), help="only so many")
+    root.add_argument("--seed", type=whole(0), default=0, help="of SynthAVS, of probes and of the intervals")
+    root.add_argument("--size", type=whole(16), default=96, help="pixels of a side of SynthAVS")
     root.add_argument("--preset", choices=("best", "paper"), default="best")
     root.add_argument(
         "--set",
@@ -177,8 +213,10 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument(
         "--tiny-dir", type=Path, default=TINY_FOLDER, help="the family where none are installed"
     )
-    root.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    root.add_argument("--threads", type=int, help="of the processor")
+    root.add_argument(
+        "--device", choices=("cpu", "cuda", "mps"), default="cuda" if torch.cuda.is_available() else "cpu"
+    )
+    root.add_argument("--threads", type=whole(1), help="of the processor")
     root.add_argument("--format", choices=("text", "markdown", "json"), default="text")
     root.add_argument("--out", type=Path, help="a folder for report.txt, report.md and report.json")
     root.add_argument("--masks", action="store_true", help="save the masks under --out")

@@ -14,7 +14,7 @@ from dataclasses import asdict
 
 import torch
 
-from tests.bench import decode, networks, service, strategies
+from tests.bench import decode, networks, service, strategies, synthavs
 from tests.bench.timing import Timing, device
 
 BENCHMARKS: Mapping[str, Callable[[], Iterator[Timing]]] = {
@@ -24,6 +24,7 @@ BENCHMARKS: Mapping[str, Callable[[], Iterator[Timing]]] = {
     "heat-map": networks.heat_map,
     "ac-fpn": networks.ac_fpn,
     "fbsp-kernel": networks.fbsp_kernel,
+    "synthavs": synthavs.synthavs,
     "service": service.service,
     "strategies": strategies.tiny,
     "strategies-vit-b": strategies.vit_b,
