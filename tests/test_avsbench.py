@@ -1,4 +1,4 @@
-"""AVSBench from disk: round trips through its layouts, every trap of real copies, checks and views."""
+"""AVSBench from disk: round trips through its layouts, every trap of real copies, and checks."""
 
 from __future__ import annotations
 
@@ -19,16 +19,24 @@ from scipy.io import wavfile
 
 from models.datasets import layouts
 from models.datasets.__main__ import main
-from models.datasets.avsbench import LAYOUTS, AVSBench, Reading, Row, Subset, find_home, padded, sample
+from models.datasets.avsbench import (
+    LAYOUTS,
+    SUBSETS,
+    AVSBench,
+    Reading,
+    Row,
+    Subset,
+    find_home,
+    padded,
+    sample,
+)
 from models.datasets.clip import each
 from models.datasets.labels import palette, read_classes, read_mask, read_wav
 from models.datasets.layouts import Order, planned, write_layout
-from models.datasets.views import NEGATIVES, Composite, NegativeAudio, derangement, strangers
 from models.errors import DatasetInvalid, InvalidOption
 from models.segments import whole_seconds
 
 CLIPS, SIZE = 8, 48
-SUBSETS: tuple[Subset, ...] = ("s4", "ms3", "avss")
 
 
 @pytest.fixture(scope="module")
@@ -312,6 +320,9 @@ def test_tables_that_are_none_are_named(copy: dict[str, Path]) -> None:
     (copy["avss"] / "label2idx.json").write_text('{"background": 0, "bell": 7}')
     with pytest.raises(DatasetInvalid, match="does not number its 2 classes"):
         AVSBench(copy["avss"], "avss", "train")
+    (copy["avss"] / "label2idx.json").write_text('["background", "bell"]')
+    with pytest.raises(DatasetInvalid, match="is no table of classes"):
+        AVSBench(copy["avss"], "avss", "train")
     (copy["avss"] / "label2idx.json").write_text(classes)
     (copy["avss"] / "metadata.csv").write_text("video,split\na,train\n")
     with pytest.raises(DatasetInvalid, match="no column for name"):
@@ -391,63 +402,6 @@ def test_a_full_disk_leaves_nothing_half_written(
     assert main(["synth", str(tmp_path / "out"), "--clips", "3", "--size", "32", "--workers", "1"]) == 2
     assert "No space left on device" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-
-
-# Views
-
-
-@pytest.mark.parametrize("kind", NEGATIVES)
-def test_negative_audio_changes_the_sound_and_nothing_else(written: dict[str, Path], kind: str) -> None:
-    plain = AVSBench(written["s4"], "s4", "train")
-    view = NegativeAudio(plain, kind)
-    assert len(view) == len(plain)
-    for index in range(len(plain)):
-        before, after = plain[index], view[index]
-        assert np.array_equal(before.frames, after.frames) and np.array_equal(before.truth, after.truth)
-        assert not np.array_equal(before.audio, after.audio) and len(before.audio) == len(after.audio)
-        assert np.array_equal(after.audio, view[index].audio)
-        assert after.audio.any() == (kind != "silence")
-        if kind == "swap":
-            same = plain.categories(index) == plain.categories(view.donor(index))
-            assert after.negative != same
-        else:
-            assert after.negative and not after.expected.any()
-        if kind == "offscreen":
-            assert not plain.categories(index) & plain.categories(view.donor(index))
-
-
-def test_every_clip_gets_another_ones_sound_when_sounds_are_dealt_out() -> None:
-    for count in (2, 3, 10):
-        order = derangement(count, RandomState(0))
-        assert sorted(order) == list(range(count)) and all(
-            place != given for place, given in enumerate(order)
-        )
-
-
-def test_a_composite_of_a_data_set_on_disk(written: dict[str, Path]) -> None:
-    plain = AVSBench(written["s4"], "s4", "train")
-    composite = Composite(plain)
-    for index in range(len(plain)):
-        clip, place = composite[index], composite.place(index)
-        row, column = divmod(place, 2)
-        half = SIZE // 2
-        quarter = np.s_[:, row * half : (row + 1) * half, column * half : (column + 1) * half]
-        assert clip.frames.shape == plain[index].frames.shape
-        assert clip.truth[quarter].sum() == clip.truth.sum() > 0
-        assert np.array_equal(clip.audio, plain[index].audio)
-        assert np.array_equal(clip.truth[quarter], plain[index].truth[:, 1::2, 1::2])
-
-
-def test_views_refuse_what_they_cannot_do(written: dict[str, Path]) -> None:
-    one = AVSBench(written["s4"], "s4", "val")
-    with pytest.raises(InvalidOption, match="no negative audio 'hum'"):
-        NegativeAudio(one, "hum")
-    with pytest.raises(InvalidOption, match="two clips"):
-        NegativeAudio(one, "swap")
-    with pytest.raises(InvalidOption, match="four clips"):
-        Composite(one)
-    with pytest.raises(InvalidOption, match="needs 3 of other classes"):
-        strangers(one, 0, 3, RandomState(0))
 
 
 def test_unknown_subsets_are_refused(written: dict[str, Path]) -> None:

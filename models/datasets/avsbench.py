@@ -237,7 +237,7 @@ def read_table(path: Path, subset: str) -> list[Row]:
     except (OSError, ValueError, csv.Error) as cause:
         raise DatasetInvalid(f"{path} is not a readable table: {cause}.") from cause
     if not lines:
-        raise DatasetInvalid(f"{path} is empty.")
+        raise DatasetInvalid(f"{path} is not a readable table: it is empty.")
     header = lines.pop(0)
     columns = LAYOUTS[subset].columns or tuple(
         {"uid": "name", "a_obj": "category"}.get(name, name) for name in header

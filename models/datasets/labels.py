@@ -37,7 +37,7 @@ def open_picture(path: Path) -> Image.Image:
     except FileNotFoundError:
         raise DatasetInvalid(f"{path} is missing.") from None
     except UnidentifiedImageError:
-        raise DatasetInvalid(f"{path} is no picture.") from None
+        raise DatasetInvalid(f"{path} is not a readable picture.") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as cause:
         raise DatasetInvalid(f"{path} is not a readable picture: {cause}.") from cause
 
