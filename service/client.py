@@ -155,7 +155,9 @@ class Client:
             try:
                 response = self._send_once(method, url, files, stream, request)
             except httpx.TransportError as error:
-                refused = ServerUnreachable(f"No service answers at {self.http.base_url}: {error}.")
+                refused = ServerUnreachable(
+                    f"No service answers at {self.http.base_url}: {str(error).rstrip('.')}."
+                )
                 delay, again = backoff(tries, None), self.met or tries < CONNECTION_TRIES
             else:
                 self.met = True

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,6 +28,7 @@ from service.engine import WINDOWS
 from service.errors import Refusal, problem_document
 from service.jobs import JobStore
 from service.overlay import OverlayRequest
+from service.reconciler import Every
 from service.records import JobStatus
 from service.settings import Settings
 from service.sheet import SheetRequest
@@ -34,7 +36,10 @@ from service.steps import BELL, CHANGED, PREFIXES
 from service.storage import Storage
 
 ACTOR = "render_overlay"
-ASKED_SECONDS = 120  # after which a render that nobody finished is asked for again
+ASKED_SECONDS = 120  # after which a render that nobody began is asked for again
+ALIVE_SECONDS = 30  # after which one that was begun, and gives no sign of life, is asked for again
+BEAT_SECONDS = 10.0
+ASKED, BEGUN = "asked", "begun"
 FAILED_SECONDS = 600  # for so long a failure is remembered, and so are the starts that led to it
 RENDER_SECONDS = 900.0  # wall clock and CPU time of one render
 LOG = structlog.get_logger(__name__)
@@ -65,7 +70,7 @@ class Renders:
         """Whether the render is there; if not, it will be, however often this is called."""
         if self.storage.exists(render_key(job_id, form)):
             return True
-        if self.redis.set(note_key("RENDER", job_id, form), "asked", nx=True, ex=ASKED_SECONDS):
+        if self.redis.set(note_key("RENDER", job_id, form), ASKED, nx=True, ex=ASKED_SECONDS):
             message: dramatiq.Message[None] = dramatiq.Message(
                 queue_name=WINDOWS, actor_name=ACTOR, args=(job_id, form), kwargs={}, options={}
             )
@@ -76,7 +81,7 @@ class Renders:
     def failure(self, job_id: str, form: str) -> dict[str, Any] | None:
         """The problem that a worker met, if it did."""
         text = self.redis.get(note_key("RENDER", job_id, form))
-        return json.loads(text) if text and text != "asked" else None
+        return json.loads(text) if text and text not in (ASKED, BEGUN) else None
 
 
 class Renderer:
@@ -97,17 +102,35 @@ class Renderer:
 
     def run(self, job_id: str, form: str) -> None:
         """What a message asks for. What goes wrong with the clip is told to who asked."""
-        failed, starts = note_key("RENDER", job_id, form), note_key("RENDER_STARTS", job_id, form)
+        mark, starts = note_key("RENDER", job_id, form), note_key("RENDER_STARTS", job_id, form)
+        if self.jobs.redis.get(mark) == BEGUN:
+            return  # somebody is at it; if that one died, it is asked for again when the mark has run out
         try:
             self.count_start(starts)
-            self.render(job_id, form)
+            with self.alive(mark):
+                self.render(job_id, form)
         except EarshotError as error:
-            self.jobs.redis.set(failed, json.dumps(problem_document(error)), ex=FAILED_SECONDS)
-        except (redis.RedisError, OSError) as error:  # asked for again, when ASKED_SECONDS are over
+            self.jobs.redis.set(mark, json.dumps(problem_document(error)), ex=FAILED_SECONDS)
+        except (redis.RedisError, OSError) as error:  # asked for again, when the mark has run out
             LOG.warning("render given up", job_id=job_id, error=str(error))
         else:
-            self.jobs.redis.delete(failed, starts)
+            self.jobs.redis.delete(mark, starts)
         self.jobs.redis.publish(CHANGED, f"{job_id} {JobStatus.SUCCEEDED}")
+
+    @contextmanager
+    def alive(self, mark: str) -> Iterator[None]:
+        """While the block runs, nobody asks for this render again: a film takes minutes."""
+
+        def beat() -> None:
+            self.jobs.redis.set(mark, BEGUN, ex=ALIVE_SECONDS)
+
+        beat()
+        beats = Every("render", BEAT_SECONDS, beat)
+        beats.start()
+        try:
+            yield
+        finally:
+            beats.stop()
 
     def count_start(self, key: str) -> None:
         """A Refusal after too many: whatever it is that kills workers, they are not all to die of it."""

@@ -24,6 +24,7 @@ def segment(arguments: Namespace) -> int:
         return complain(f"There is no file {', '.join(missing)}.", BAD_INPUT)
     try:
         options = read_options(arguments.option)
+        arguments.output.mkdir(parents=True, exist_ok=True)  # before the work that would have nowhere to go
         with Client(arguments.url, arguments.api_key) as client:
             job = client.submit(clip_of(arguments.clip), arguments.strategy, audio=arguments.audio, **options)
             return follow(job, arguments.output, arguments.overlay)
@@ -33,6 +34,8 @@ def segment(arguments: Namespace) -> int:
         return complain(f"{error} Start one with `make serve`, or name another with --url.", FAILED)
     except ClientError as error:
         return complain(str(error), FAILED)
+    except OSError as error:
+        return complain(f"{error.filename or arguments.output} cannot be written: {error.strerror}.", FAILED)
 
 
 def follow(job: Job, folder: Path, overlay: bool) -> int:

@@ -90,6 +90,15 @@ def test_a_missing_file_is_the_callers_mistake(tmp_path: Path) -> None:
     assert ended.stderr == f"There is no file {tmp_path / 'nowhere.mp4'}.\n"
 
 
+def test_a_folder_that_cannot_be_made_is_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is asked of a service: there is none here."""
+    (tmp_path / "file").write_bytes(b"")
+    assert main(["segment", str(SAMPLE), "-o", str(tmp_path / "file" / "out")]) == 1
+    assert "cannot be written: Not a directory" in capsys.readouterr().err
+
+
 def test_a_missing_server_is_a_sentence() -> None:
     ended = run("segment", SAMPLE, "--url", "http://127.0.0.1:1")
     assert ended.returncode == 1

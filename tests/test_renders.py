@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from uuid import uuid4
 
@@ -11,7 +12,7 @@ import redis
 
 from models.media import Media, WindowPlan, probe
 from service.clips import Clip, ClipStore
-from service.engine import make_broker
+from service.engine import INTERACTIVE, WINDOWS, make_broker
 from service.jobs import JobStore
 from service.masks import to_rle
 from service.records import Commit, Job, Lease
@@ -93,12 +94,38 @@ def test_an_overlay_that_kills_workers_is_given_up(
     for _ in range(settings.max_attempts):
         with pytest.raises(Killed):
             deadly.run(job, "mp4")
+        jobs.redis.delete(notes(job)[0])  # its sign of life runs out
     deadly.run(job, "mp4")
     failure = renders.failure(job, "mp4")
     assert failure is not None
     assert failure["code"] == "worker_lost"
     assert not renders.ask(job, "mp4"), "and nobody is asked again while the failure is remembered"
     assert jobs.redis.ttl(notes(job)[0]) > ASKED_SECONDS
+
+
+def test_an_overlay_in_the_making_is_not_begun_again(
+    jobs: JobStore, storage: Storage, renders: Renders, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks meanwhile asks for nothing, and a message too many does nothing: a film takes minutes."""
+    monkeypatch.setattr("service.renders.ALIVE_SECONDS", 1)
+    monkeypatch.setattr("service.renders.BEAT_SECONDS", 0.1)
+    job = done(jobs, storage)
+    begun: list[str] = []
+
+    class Slow(Renderer):
+        def render(self, job_id: str, form: str) -> None:
+            begun.append(job_id)
+            time.sleep(1.5)
+            Slow(settings, jobs, storage).run(job_id, form)
+            assert not renders.ask(job_id, form)
+            super().render(job_id, form)
+
+    renders.ask(job, "mp4")
+    jobs.redis.expire(notes(job)[0], 1)
+    Slow(settings, jobs, storage).run(job, "mp4")
+    assert begun == [job]
+    assert renders.ask(job, "mp4")
+    assert sum(jobs.redis.hlen(f"avs:mq:{queue}.msgs") for queue in (INTERACTIVE, WINDOWS)) == 1
 
 
 def test_a_clip_that_is_gone_has_no_overlay(
