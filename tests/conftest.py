@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from service.clips import ClipStore
 from service.engine import connect
+from service.jobs import JobStore
 from service.redis_server import PrivateRedis
 from service.settings import Settings
 from tests.api import Api
@@ -41,6 +43,16 @@ def client(settings: Settings) -> Iterator[redis.Redis]:
     with connect(settings) as client:
         client.flushall()
         yield client
+
+
+@pytest.fixture
+def store(client: redis.Redis, settings: Settings) -> JobStore:
+    return JobStore(client, settings)
+
+
+@pytest.fixture
+def clips(client: redis.Redis) -> ClipStore:
+    return ClipStore(client)
 
 
 @pytest.fixture(scope="module")

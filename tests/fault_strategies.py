@@ -1,4 +1,4 @@
-"""Strategies that cost nothing, or go wrong in one chosen way. Test clusters have these alone.
+"""A table of strategies for tests: the real ones, and some that cost nothing or go wrong in one chosen way.
 
 The mask depends on the frame's number only, so that two runs of a clip can be compared byte by byte.
 `journal` is a file to which each start of a window adds a line: what was computed, how often, and by whom.
@@ -20,8 +20,14 @@ from pydantic.dataclasses import dataclass
 
 from models.batching import Batcher
 from models.media import Window
+from models.stages import STAGES, stage
+from models.strategies import STRATEGIES as REAL
 from models.strategies import FrameMasks, Segmenter, Strategy
 from models.strategies.options import CONFIG
+
+SECRET = "/srv/secret/path"
+BEFORE_SECONDS = 0.2  # from a window's beginning to its worker's end, for its neighbours to be in work too
+STAGE_SECONDS = 0.002
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -32,7 +38,9 @@ class FaultOptions:
     """Of sleep for each frame."""
     journal: str = ""
     fault: str = ""
-    """`kill` or `raise`."""
+    """`kill`, `raise` or `lose` (a file of its own)."""
+    stages: bool = False
+    """A little time in every stage that a strategy can have."""
     fits: int = 0
     """Frames that the device holds; 0: any number. The journal has a line for each call of the network."""
     window: int = 0
@@ -48,6 +56,9 @@ def segment(window: Window, options: FaultOptions) -> Iterator[FrameMasks]:
         fail(options.fault)
     if options.fits:
         Batcher()(partial(network, options), window.indices)
+    for name in STAGES if options.stages else ():
+        with stage(name):
+            time.sleep(STAGE_SECONDS)
     height, width = window.size
     for index in window.indices:
         time.sleep(options.seconds)
@@ -73,8 +84,11 @@ def network(options: FaultOptions, frames: list[int]) -> list[int]:
 
 def fail(fault: str) -> None:
     if fault == "kill":
+        time.sleep(BEFORE_SECONDS)
         os.kill(os.getpid(), signal.SIGKILL)
-    raise RuntimeError("/secret/path is in this message")
+    if fault == "lose":
+        raise FileNotFoundError(SECRET)
+    raise RuntimeError(f"{SECRET} is in this message")
 
 
 def build(networks: Any) -> Segmenter:
@@ -85,17 +99,21 @@ def fault_strategy(summary: str, needs_pixels: bool = False, **options: Any) -> 
     defaults = FaultOptions(**options)
     return Strategy(
         summary=summary,
-        module="tests.faults.strategies",
+        module=__name__,
         presets={"best": defaults, "paper": replace(defaults)},
         needs_pixels=needs_pixels,
     )
 
 
-STRATEGIES: Mapping[str, Strategy] = {
+FAULTS: Mapping[str, Strategy] = {
     "free": fault_strategy("Costs nothing."),
     "pixels": fault_strategy("Costs what decoding costs.", needs_pixels=True),
-    "slow": fault_strategy("Sleeps 50 ms a frame.", seconds=0.05),
+    "sleep": fault_strategy("50 ms a frame.", seconds=0.05),
+    "slow": fault_strategy("Half a second a frame.", seconds=0.5),
     "poison": fault_strategy("Kills its worker.", fault="kill"),
-    "greedy": fault_strategy("Runs on a device of four frames.", fits=4),
-    "broken": fault_strategy("Raises what nobody foresaw.", fault="raise"),
+    "crash": fault_strategy("Raises an error that nobody expects.", fault="raise"),
+    "disk": fault_strategy("Raises an OSError of its own.", fault="lose"),
+    "stages": fault_strategy("A little time in every stage.", stages=True),
+    "oom": fault_strategy("A device that holds four frames.", fits=4),
 }
+STRATEGIES: Mapping[str, Strategy] = {**REAL, **FAULTS}

@@ -25,11 +25,6 @@ from tests.workers import until
 
 
 @pytest.fixture
-def store(client: redis.Redis, settings: Settings) -> JobStore:
-    return JobStore(client, settings)
-
-
-@pytest.fixture
 def storage(settings: Settings) -> Storage:
     return Storage(settings.storage_url, settings.scratch_dir)
 

@@ -27,6 +27,7 @@ from service.records import Job, JobRecord
 from service.redis_server import PrivateRedis
 from service.settings import Settings
 from service.storage import Storage
+from tests.fault_strategies import FAULTS, STRATEGIES
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "service/samples/bell.mp4"
@@ -45,7 +46,7 @@ class Workers:
             "storage_url": f"file://{self.folder}/storage",
             "scratch_dir": self.folder / "scratch",
             "registry": "tests.fault_strategies",
-            "strategies": "full-mask,sleep,slow,poison,crash,disk,stages,oom",
+            "strategies": ",".join(["full-mask", *FAULTS]),
             "worker_threads": 4,
             **settings,
         }
@@ -139,7 +140,8 @@ class Workers:
             WindowPlan(index, tuple(times[first : first + WINDOW_FRAMES]), first)
             for index, first in enumerate(range(0, frames, WINDOW_FRAMES))
         ]
-        job = Job(uuid4().hex, "anna", strategy, clip, **fields)
+        options = asdict(STRATEGIES[strategy].presets["best"])
+        job = Job(uuid4().hex, "anna", strategy, clip, options=options, **fields)
         record, _ = self.jobs.create(job, plans)
         send_all(self.broker, self.jobs.next_windows(record.id))
         return record.id

@@ -8,11 +8,13 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.faults import inputs, lifecycle, memory, overload, size
+from tests.faults import endings, inputs, lifecycle, memory, overload, size
 from tests.faults.lab import close_shared_lab
 from tests.faults.promise import Measured, Promise, Scale
 
-PROMISES = [*lifecycle.PROMISES, *overload.PROMISES, *memory.PROMISES, *inputs.PROMISES, *size.PROMISES]
+PROMISES = [
+    promise for part in (lifecycle, endings, overload, memory, inputs, size) for promise in part.PROMISES
+]
 SHORT = 0.04  # 100 jobs for 2,500
 
 

@@ -20,8 +20,8 @@ import httpx
 from tests.clips import Picture, Sound, clip_bytes
 from tests.cluster import SAMPLE, Cluster, family
 from tests.faults.lab import shared_lab
-from tests.faults.lifecycle import journal
 from tests.faults.memory import Peak
+from tests.faults.orders import journal
 from tests.faults.promise import Measured, Promise, Scale
 
 REFUSED = {413, 415, 422}
@@ -34,7 +34,7 @@ def out_of_memory(scale: Scale) -> Measured:
         codes, batches = [], []
         for fps in ("1", "3.2"):
             with journal() as path:
-                got = answer(cluster, SAMPLE.read_bytes(), "greedy", journal=str(path), fps=fps)
+                got = answer(cluster, SAMPLE.read_bytes(), "oom", journal=str(path), fps=fps)
                 codes += [got.status_code, answer(cluster, SAMPLE.read_bytes(), "free").status_code]
                 calls = [line.split() for line in path.read_text().splitlines() if "frames" in line]
                 batches.append([int(frames) for frames, _ in calls])

@@ -6,13 +6,14 @@ import contextlib
 from collections.abc import Iterator
 
 from tests.cluster import Cluster
+from tests.fault_strategies import FAULTS
 
 
 class Lab(Cluster):
     """`with Lab(workers=2, max_attempts=5) as lab:`."""
 
     def __init__(self, workers: int = 1, **settings: object) -> None:
-        super().__init__(workers, registry="tests.faults.strategies", **settings)
+        super().__init__(workers, strategies=",".join(FAULTS), **settings)
 
 
 _shared: list[Lab] = []

@@ -18,7 +18,7 @@ import psutil
 from tests.clips import Picture, Sound, make_clip
 from tests.cluster import SAMPLE, Cluster, family
 from tests.faults.lab import Lab
-from tests.faults.lifecycle import lines, order, upload
+from tests.faults.orders import lines, order, upload
 from tests.faults.promise import Measured, Promise, Scale
 
 MEGABYTE = 2**20

@@ -19,7 +19,7 @@ from prometheus_client.samples import Sample
 from tests.cluster import SAMPLE, Cluster, until
 from tests.faults.callers import Calls, asking, quantile
 from tests.faults.lab import Lab, shared_lab
-from tests.faults.lifecycle import order, ready, unfinished, upload
+from tests.faults.orders import order, ready, unfinished, upload
 from tests.faults.promise import Measured, Promise, Scale
 
 START = 1.0  # seconds that a process of clients needs to begin
@@ -183,7 +183,7 @@ def slow_reader(scale: Scale) -> Measured:
     with shared_lab() as cluster, cluster.client() as client:
         clip = upload(client)
         long = order(client, clip, "free", fps=25).wait()
-        running = order(client, clip, "slow", fps=25)
+        running = order(client, clip, "sleep", fps=25)
 
         def timed() -> float:
             began = time.monotonic()

@@ -15,7 +15,7 @@ import psutil
 from service.client import Job
 from tests.cluster import free_port, until
 from tests.faults.lab import Lab, shared_lab
-from tests.faults.lifecycle import lines, order, upload
+from tests.faults.orders import lines, order, upload
 from tests.faults.promise import Measured, Promise, Scale
 
 
@@ -31,7 +31,7 @@ def spread(scale: Scale) -> Measured:
                 cluster.add_worker()
             until(lambda wanted=count: len(cluster.alive()) >= wanted, 60)
             order(client, clip, "free").wait()
-            job = order(client, clip, "slow", fps=fps).wait(timeout=120)
+            job = order(client, clip, "sleep", fps=fps).wait(timeout=120)
             taken[count] = worked(job)
             results.add(lines(job))
         frames = job.progress.frames_done
