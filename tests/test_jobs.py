@@ -189,10 +189,10 @@ def test_cancel_is_idempotent_and_spares_what_is_done(store: JobStore) -> None:
 
 
 def test_a_deadline_passed_in_the_queue_expires_the_job(store: JobStore) -> None:
-    early, late, running = (made(store, deadline=time.time() + 0.1) for _ in range(3))
+    early, late, running = (made(store, deadline=time.time() + 0.5) for _ in range(3))
     begun(store, running)
     patient = made(store, deadline=time.time() + 60)
-    time.sleep(0.15)
+    time.sleep(0.55)
     assert store.begin_window(early.id, 0, "t") == Skip("late")
     assert store.expire() == []
     assert [status(store, job) for job in (early, late, running, patient)] == [
@@ -222,12 +222,12 @@ def test_delete_leaves_nothing_and_takes_its_own_clip_along(store: JobStore, cli
 
 
 def test_results_are_due_after_their_time_and_not_before(store: JobStore) -> None:
-    brief = other(store, result_ttl=0.1)
+    brief = other(store, result_ttl=0.5)
     job, kept = made(brief), made(store)
     brief.commit_window(begun(brief, job), Commit("b", 2))
     store.commit_window(begun(store, kept), Commit("b", 2))
     assert store.expire() == []
-    time.sleep(0.15)
+    time.sleep(0.55)
     assert store.expire() == [job.id]
 
 
