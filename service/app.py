@@ -67,7 +67,7 @@ def create_app(
     app.mount("/playground", pages.Files(directory=pages.PLAYGROUND))
     app.mount("/samples", pages.Files(directory=pages.SAMPLES))
     app.add_middleware(RequestScope, metrics=metrics)
-    app.openapi = partial(describe, app, bool(settings.api_keys))  # type: ignore[method-assign]
+    app.openapi = partial(describe, app, bool(settings.api_keys))  # type: ignore[method-assign]  # as FastAPI says
     return app
 
 
@@ -152,7 +152,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.app = app
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (uvicorn calls it)
         desk = getattr(self.app.state, "desk", None)
         if desk is not None:
             drain(desk)

@@ -63,7 +63,7 @@ def make_broker(settings: Settings, slots: Slots | None = None) -> RedisBroker:
         "middleware": [],
     }
     if slots is None:
-        broker = RedisBroker(maintenance_chance=0, **options)  # type: ignore[no-untyped-call]
+        broker = RedisBroker(maintenance_chance=0, **options)  # type: ignore[no-untyped-call]  # Dramatiq's
     else:
         broker = SlottedBroker(slots, maintenance_chance=MAINTENANCE_SCALE, **options)
     for queue in ACTORS:
@@ -152,10 +152,10 @@ class SlottedBroker(RedisBroker):
     """Dramatiq's broker, whose consumers ask for a message only when a thread is free for it."""
 
     def __init__(self, slots: Slots, **options: Any) -> None:  # noqa: ANN401 (they are Dramatiq's)
-        super().__init__(**options)  # type: ignore[no-untyped-call]
+        super().__init__(**options)  # type: ignore[no-untyped-call]  # Dramatiq's
         self.slots = slots
 
-    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 0) -> Consumer:  # noqa: ARG002
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 0) -> Consumer:  # noqa: ARG002 (below)
         """`prefetch` and `timeout` are the slots' business here."""
         return SlottedConsumer(self, queue_name, super().consume(queue_name, prefetch=1, timeout=0))
 
@@ -221,7 +221,7 @@ def closing() -> Iterator[None]:
     try:
         yield
     except redis.RedisError as error:
-        raise ConnectionClosed(error) from error  # type: ignore[no-untyped-call]
+        raise ConnectionClosed(error) from error  # type: ignore[no-untyped-call]  # Dramatiq's
 
 
 class Listener(threading.Thread):
@@ -242,6 +242,7 @@ class Listener(threading.Thread):
                 self._stopping.wait(0.5)
 
     def _listen(self) -> None:
+        # redis-py has no types here.
         with self.client.pubsub(ignore_subscribe_messages=True) as channels:  # type: ignore[no-untyped-call]
             channels.subscribe(*self.handlers)
             self.on_connect()

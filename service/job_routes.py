@@ -77,7 +77,7 @@ async def read_result(
     job_id: str,
     format: FormatName = None,  # noqa: A002 (the name of the parameter in the address)
     range: Range = None,  # noqa: A002, ARG001 (read from the request; here for the description)
-    prefer: Prefer = None,  # noqa: ARG001
+    prefer: Prefer = None,  # noqa: ARG001 (likewise)
 ) -> Response:
     """As `Accept` or `?format=` says. `video/mp4` and the contact sheet are made on demand: 202 till then."""
     desk = desk_of(request)

@@ -59,7 +59,7 @@ class JobStore:
         self,
         client: redis.Redis,
         settings: Settings,
-        reached: Reached = lambda status, strategy: None,  # noqa: ARG005
+        reached: Reached = lambda status, strategy: None,  # noqa: ARG005 (nobody listens)
     ) -> None:
         self.redis: Any = client  # redis-py types every answer as perhaps awaitable
         self.settings = settings

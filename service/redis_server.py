@@ -157,7 +157,7 @@ def read_configuration(client: redis.Redis) -> dict[str, str]:
     """{} where a managed service forbids CONFIG."""
     try:
         return {
-            name: str(client.config_get(name)[name])  # type: ignore[index]
+            name: str(client.config_get(name)[name])  # type: ignore[index]  # redis-py: perhaps awaitable
             for name in ("maxmemory-policy", "appendonly")
         }
     except (redis.ResponseError, KeyError):

@@ -54,7 +54,11 @@ class Steps:
     `reached` is told of every job that a step of this process brings to a status: the status, the strategy.
     """
 
-    def __init__(self, client: redis.Redis, reached: Reached = lambda status, strategy: None) -> None:  # noqa: ARG005
+    def __init__(
+        self,
+        client: redis.Redis,
+        reached: Reached = lambda status, strategy: None,  # noqa: ARG005 (nobody listens)
+    ) -> None:
         names = [*PREFIXES.items(), ("CHANGED", CHANGED), ("STOPPED", STOPPED)]
         prelude = "".join(f"local {name} = '{value}'\n" for name, value in names)
         prelude += f"local BELT, EVENTS_KEPT = {BELT_SECONDS}, {EVENTS_KEPT}\n"

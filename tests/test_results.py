@@ -32,7 +32,7 @@ from tests.test_masks import window as window_of
 SIZE = (24, 32)
 
 
-def lines_of(count: int, outputs: Outputs = Outputs()) -> list[bytes]:  # noqa: B008
+def lines_of(count: int, outputs: Outputs = Outputs()) -> list[bytes]:  # noqa: B008 (frozen)
     window = window_of(SIZE)
     lines = [frame_line(window, 0, square(*SIZE, number + 1), outputs) for number in range(count)]
     return [line.replace(b'"index":0', b'"index":%d' % number) for number, line in enumerate(lines)]

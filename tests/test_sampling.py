@@ -40,8 +40,8 @@ def test_a_plan_goes_through_json() -> None:
         Sampling(start=float("inf")),
         Sampling(end=float("nan")),
         Sampling(max_frames=0),
-        Sampling(max_frames=1.5),  # type: ignore[arg-type]
-        Sampling(mode="other"),  # type: ignore[arg-type]
+        Sampling(max_frames=1.5),  # type: ignore[arg-type]  # on purpose
+        Sampling(mode="other"),  # type: ignore[arg-type]  # on purpose
     ],
 )
 def test_samplings_that_make_no_sense(sampling: Sampling) -> None:
