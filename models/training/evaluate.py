@@ -34,6 +34,8 @@ from models.training.scores import NOTES, PROTOCOLS, Protocol, Score, formulas, 
 from models.training.tables import Line, Report
 from models.weights import DEFAULT_FOLDER, TINY_FOLDER, Weights, replace_text
 
+NAMES = {"text": "report.txt", "markdown": "report.md", "json": "report.json"}
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -69,16 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with place(options.out):
             report = run(options)
+        forms = {"text": report.text(), "markdown": report.markdown(), "json": report.json()}
+        print(forms[options.format], end="")  # first, so that a full disk costs no result
         if options.out:
-            for suffix, form in (("txt", report.text()), ("md", report.markdown()), ("json", report.json())):
-                replace_text(options.out / f"report.{suffix}", form)
+            for form, name in NAMES.items():
+                replace_text(options.out / name, forms[form])
     except EarshotError as problem:
         print(problem, file=sys.stderr)
         return 2
     except OSError as problem:
         print(told(problem, options.out), file=sys.stderr)
         return 2
-    print({"text": report.text, "markdown": report.markdown, "json": report.json}[options.format](), end="")
     return 1 if report.objections else 0
 
 
@@ -217,7 +220,7 @@ def parser() -> argparse.ArgumentParser:
         "--device", choices=("cpu", "cuda", "mps"), default="cuda" if torch.cuda.is_available() else "cpu"
     )
     root.add_argument("--threads", type=whole(1), help="of the processor")
-    root.add_argument("--format", choices=("text", "markdown", "json"), default="text")
+    root.add_argument("--format", choices=list(NAMES), default="text")
     root.add_argument("--out", type=Path, help="a folder for report.txt, report.md and report.json")
     root.add_argument("--masks", action="store_true", help="save the masks under --out")
     return root
