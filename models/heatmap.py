@@ -1,8 +1,8 @@
 """Where a frame looks like its sound: a map in [0, 1] from AudioCLIP's last image map and a sound's feature.
 
 The image tower gives that map plain, or by surgery: `visual(images, surgery=True)`, values attend to values.
-AudioCLIP's cosines are low where the sound is and high elsewhere, on plain features and after surgery alike:
-hence `reverse`. `prompts.py` makes points and boxes of the result.
+The published AudioCLIP's cosines are low where the sound is and high elsewhere, on plain features and after
+surgery alike: hence `reverse`. `prompts.py` makes points and boxes of the result.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class SoundMapper:
         seconds: NDArray[np.float32],
         *,
         surgery: bool,
-        reverse: bool,
+        reverse: bool | None,
         scale: AudioScale,
         antialias: bool = True,
     ) -> SoundMaps:
@@ -47,9 +47,17 @@ class SoundMapper:
         return self.of_images(images, seconds, surgery=surgery, reverse=reverse, scale=scale)
 
     def of_images(
-        self, images: Tensor, seconds: NDArray[np.float32], *, surgery: bool, reverse: bool, scale: AudioScale
+        self,
+        images: Tensor,
+        seconds: NDArray[np.float32],
+        *,
+        surgery: bool,
+        reverse: bool | None,
+        scale: AudioScale,
     ) -> SoundMaps:
-        """The same, from images [n, 3, size, size] that are normalised already."""
+        """The same, from images [n, 3, size, size] that are normalised already. Where `reverse` is None, the
+        network knows."""
+        reverse = self.encoder.inverted if reverse is None else reverse
         with stage("audio_encode"):
             sounds = torch.stack(self.batcher(self._hear, [(each, scale) for each in seconds], scale))
         with stage("image_encode"):

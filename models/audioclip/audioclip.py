@@ -19,6 +19,7 @@ from models.audioclip.fbsp import tightness
 from models.audioclip.image import ImageConfig, ImageTower
 from models.audioclip.text import TextConfig, Transformer
 from models.checkpoints import load_into, read_checkpoint
+from models.segments import SECONDS
 from models.weights import Weights, is_tiny
 
 LARGEST_SCALE = 100.0
@@ -33,6 +34,10 @@ class AudioCLIPConfig:
     image: ImageConfig = field(default_factory=ImageConfig)
     text: TextConfig = field(default_factory=TextConfig)
     audio: AudioConfig = field(default_factory=AudioConfig)
+    repeats: int = SECONDS
+    """How often a second is heard over: the published towers have learnt from five seconds at a time."""
+    inverted: bool = True
+    """Whether the cosines of places are low where the sound is, as the published towers' are."""
 
     @classmethod
     def tiny(cls) -> AudioCLIPConfig:
@@ -42,6 +47,8 @@ class AudioCLIPConfig:
             image=ImageConfig(resolution=224, layers=(1, 1, 2, 1), width=16),
             text=TextConfig(vocabulary=BYTE_VOCABULARY, width=64, heads=2, layers=2),
             audio=AudioConfig(n_fft=1024, hop=735, window=1024, layers=(1, 1, 1, 1), planes=8, groups=4),
+            repeats=1,
+            inverted=False,
         )
 
 

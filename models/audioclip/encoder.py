@@ -12,7 +12,6 @@ from torch import Tensor
 from models.audioclip.audio import AudioScale
 from models.audioclip.audioclip import AudioCLIP, unit
 from models.audioclip.tokenizer import Tokenizer
-from models.segments import SECONDS
 from models.text_rows import TextRows
 from models.weights import Weights
 
@@ -23,6 +22,7 @@ class AudioClipEncoder:
     def __init__(self, network: AudioCLIP, tokenizer: Tokenizer) -> None:
         self.network, self._tokenizer = network, tokenizer
         self.resolution = network.config.image.resolution
+        self.inverted = network.config.inverted
         self._rows = TextRows(self._text)
 
     @property
@@ -32,11 +32,11 @@ class AudioClipEncoder:
 
     @torch.inference_mode()
     def audio(
-        self, sound: NDArray[np.float32], scale: AudioScale = "int16", repeats: int = SECONDS
+        self, sound: NDArray[np.float32], scale: AudioScale = "int16", repeats: int | None = None
     ) -> Tensor:
-        """Mono sound [n, samples] in [-1, 1] -> unit rows [n, embed]. A second is heard five times over,
-        because AudioCLIP was trained on five seconds."""
-        wave = torch.from_numpy(sound).to(self.device)[:, None].tile(repeats)
+        """Mono sound [n, samples] in [-1, 1] -> unit rows [n, embed]. A second is heard as often as the
+        network is used to, unless `repeats` says otherwise."""
+        wave = torch.from_numpy(sound).to(self.device)[:, None].tile(repeats or self.network.config.repeats)
         return unit(self.network.encode_audio(wave, scale))
 
     @torch.inference_mode()

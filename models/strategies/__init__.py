@@ -114,7 +114,9 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             module="models.strategies.heatmap_box_prompt",
             presets={
                 "best": HeatmapBoxPromptOptions(),
-                "paper": HeatmapBoxPromptOptions(audio_scale="paper", resolution="paper", gate=NO_GATE),
+                "paper": HeatmapBoxPromptOptions(
+                    reverse=True, audio_scale="paper", resolution="paper", gate=NO_GATE
+                ),
             },
             networks=("audioclip", "sam"),
             audio_rates=(44_100,),
@@ -125,7 +127,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             presets={
                 "best": PointPromptOptions(),
                 "paper": PointPromptOptions(
-                    placing="paper", audio_scale="paper", resolution="paper", gate=NO_GATE
+                    placing="paper", reverse=True, audio_scale="paper", resolution="paper", gate=NO_GATE
                 ),
             },
             networks=("audioclip", "sam"),

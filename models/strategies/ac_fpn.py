@@ -1,7 +1,7 @@
 """AC-FPN as a strategy: a frame and its second of sound -> one probability a pixel -> a mask.
 
-The frame is squashed to the network's square, as the frames of AVSBench were, and the second is repeated to
-the five that AudioCLIP was trained on.
+The frame is squashed to the network's square, as the frames of AVSBench were, and the second is repeated as
+often as the network is used to: to five, where it starts from the published AudioCLIP.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from models.batching import Batcher
 from models.deciding import decided
 from models.media import Window
 from models.networks import Networks
-from models.segments import AUDIOCLIP_RATE, SECONDS
+from models.segments import AUDIOCLIP_RATE
 from models.stages import stage
 from models.strategies import FrameMasks, Segmenter
 from models.strategies.options import AcFpnOptions
@@ -49,6 +49,7 @@ class AcFpn:
     def __init__(self, network: ACFPN, batcher: Batcher, device: torch.device) -> None:
         self.network, self.batcher, self.device = network, batcher, device
         self.size = network.config.audioclip.image.resolution
+        self.repeats = network.config.audioclip.repeats
 
     def __call__(self, window: Window, options: AcFpnOptions) -> Iterator[FrameMasks]:
         """Frames in order; those in silence cost nothing where `silent_is_empty`."""
@@ -68,7 +69,7 @@ class AcFpn:
         assert window.frames is not None, "the table of strategies says that this one needs pixels"
         scale = options.audio_scale
         with stage("audio_encode"):
-            seconds = torch.from_numpy(window.audio[AUDIOCLIP_RATE][heard])[:, None].tile(SECONDS)
+            seconds = torch.from_numpy(window.audio[AUDIOCLIP_RATE][heard])[:, None].tile(self.repeats)
             sounds = self.batcher(self.encoded, [Sound(each, scale) for each in seconds], scale)
         with stage("image_encode"):
             images = self.images(window.frames[heard], options)

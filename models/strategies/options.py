@@ -50,8 +50,11 @@ SurgeryOption = Annotated[
     Field(description="Let AudioCLIP's values attend to values, so that a place listens to places like it."),
 ]
 ReverseOption = Annotated[
-    bool,
-    Field(description="Make bright what is unlike the sound: AudioCLIP's cosines are low at the source."),
+    bool | None,
+    Field(
+        description="Make bright what is unlike the sound: the published AudioCLIP's cosines are low at the "
+        "source. Null is what the installed weights need."
+    ),
 ]
 
 
@@ -126,7 +129,7 @@ class PointPromptOptions:
     placing: Literal["exact", "paper"] = "exact"
     """`paper` puts peaks where the published code does, at (x, x), and breaks ties as NumPy happens to."""
     surgery: SurgeryOption = True
-    reverse: ReverseOption = True
+    reverse: ReverseOption = None
     audio_scale: AudioScaleOption = "int16"
     resolution: ResolutionOption = "source"
     gate: GateOptions = GateOptions()
@@ -148,7 +151,7 @@ class HeatmapBoxPromptOptions:
     """The component with the most pixels; every one, their masks united; or that of the brightest pixel."""
     thresholds: HeatmapThreshold = HeatmapThreshold()
     surgery: SurgeryOption = True
-    reverse: ReverseOption = True
+    reverse: ReverseOption = None
     audio_scale: AudioScaleOption = "int16"
     resolution: ResolutionOption = "source"
     gate: GateOptions = GateOptions()
