@@ -24,8 +24,8 @@ from models.tpavi import BackboneName, TpaviConfig
 
 Audio = Literal["trained", "left-out", "frozen"]
 LossName = Literal["first-frame", "every-frame", "overlap", "first-frame-matching", "every-frame-matching"]
-ImageStart = Literal["audioclip", "clip", "resnet50", "pvt-v2-b5", "random"]
-AudioStart = Literal["audioclip", "esresnext", "vggish", "random"]
+ImageStart = Literal["audioclip", "audioclip-tiny", "clip", "resnet50", "pvt-v2-b5", "random"]
+AudioStart = Literal["audioclip", "audioclip-tiny", "esresnext", "vggish", "random"]
 NetworkConfig = AcFpnConfig | TpaviConfig
 
 PAPER_RATE = 5e-5
@@ -185,9 +185,9 @@ def tpavi_ms3(
     return tpavi("ms3", loss, epochs, backbone, fraction)
 
 
-def tiny_acfpn(steps: int = 6000) -> Recipe:
-    """The shipped network: everything learns at once, from nothing, on SynthAVS."""
-    batch, size = 6, 96
+def tiny_acfpn(steps: int = 3000) -> Recipe:
+    """The shipped network: as the paper's, it starts from the towers of AudioCLIP, here the tiny one."""
+    batch, size = 4, 128
     network = AcFpnConfig.tiny("concat")
     image = replace(network.audioclip.image, resolution=size)
     audioclip = replace(network.audioclip, image=image)
@@ -201,12 +201,12 @@ def tiny_acfpn(steps: int = 6000) -> Recipe:
         antialias=True,
         seconds=1,
         audio_scale="int16",
-        image_start="random",
-        audio_start="random",
+        image_start="audioclip-tiny",
+        audio_start="audioclip-tiny",
         audio="trained",
         fixed_filters=True,
         rate=2e-3,
-        backbone=1.0,
+        backbone=0.5,
         decay=1e-2,
         warmup=50,
         cosine=True,

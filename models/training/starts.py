@@ -53,6 +53,8 @@ def branched(state: State) -> State:
 IMAGE: Mapping[str, Source] = MappingProxyType(
     {
         "audioclip": Source(prefix="visual.", takes=r"visual\."),
+        # Its positions are those of another grid.
+        "audioclip-tiny": Source(prefix="visual.", takes=r"visual\.", leaves=r".*positional_embedding"),
         "clip": Source(prefix="visual.", takes=r"visual\."),
         # torchvision's: its stem has one convolution where CLIP's has three, and it ends in classes.
         "resnet50": Source(leaves=r"conv1|bn1|fc\."),
@@ -61,6 +63,7 @@ IMAGE: Mapping[str, Source] = MappingProxyType(
 AUDIO: Mapping[str, Source] = MappingProxyType(
     {
         "audioclip": Source(prefix="audio.", takes=r"audio\."),
+        "audioclip-tiny": Source(prefix="audio.", takes=r"audio\."),
         "esresnext": Source(leaves=r"fc\."),
     }
 )
@@ -118,6 +121,8 @@ def found(name: str, file: Path | None, weights: Weights) -> Path:
     """The file of a source."""
     if file is not None:
         return existing(file)
+    if name == "audioclip-tiny":
+        return weights.path(name)
     if name == "audioclip":
         if weights.identity("audioclip").family == "tiny":
             raise WeightsMissing(

@@ -83,6 +83,7 @@ class Training:
             self.run.open(resume=self.setup.resume)
         self.fabric.barrier()
         learner.to(self.fabric.device)
+        learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # a third faster on a processor
         progress = self.run.restore(learner, optimizer)
         module, wrapped = self.fabric.setup(learner, optimizer)
         self.loop(learner, module, cast(Optimizer, wrapped), progress)
