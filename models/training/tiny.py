@@ -50,8 +50,8 @@ def install(network: str, weights: Path, folder: Path = TINY_FOLDER) -> Path:
 
 
 def halved(state: State) -> State:
-    """Matrices and filters in half precision: half the bytes, and no score changes in its third digit. What is
-    a vector (norms, biases, windows) keeps its precision."""
+    """Matrices and filters in half precision, which halves the file. Vectors (norms, biases, windows) keep
+    theirs."""
     return {
         name: tensor.half() if tensor.ndim > 1 and tensor.dtype == torch.float32 else tensor
         for name, tensor in state.items()
