@@ -18,7 +18,7 @@ from models.audioclip import AudioCLIP, AudioCLIPConfig, load_audioclip
 from models.audioclip import fbsp as fbsp_module
 from models.audioclip.audio import INT16_SCALE, scaled
 from models.audioclip.fbsp import FBSP, tightness
-from models.audioclip.preprocess import MEAN, STD, image_input
+from models.audioclip.preprocess import CLIP, image_input
 from models.audioclip.tokenizer import Tokenizer
 from models.checkpoints import write_safetensors
 from models.errors import InvalidOption, WeightsInvalid
@@ -123,7 +123,7 @@ def test_surgery_changes_the_map(tiny: AudioCLIP) -> None:
 def test_frames_are_cropped_or_squashed() -> None:
     frame = np.zeros((1, 100, 200, 3), np.uint8)
     frame[:, :, 50:150] = 255  # the middle, which is all that a crop keeps
-    white = (1 - torch.tensor(MEAN)) / torch.tensor(STD)
+    white = (1 - torch.tensor(CLIP.mean)) / torch.tensor(CLIP.deviation)
     crop, squash = image_input(frame, 64), image_input(frame, 64, fit="squash")
     assert crop.shape == squash.shape == (1, 3, 64, 64)
     # Away from the edge, where the bicubic filter swings.

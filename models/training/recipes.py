@@ -185,10 +185,10 @@ def tpavi_ms3(
     return tpavi("ms3", loss, epochs, backbone, fraction)
 
 
-def tiny_acfpn(steps: int = 3000) -> Recipe:
+def tiny_acfpn(steps: int = 2600) -> Recipe:
     """The shipped network: as the paper's, it starts from the towers of AudioCLIP, here the tiny one."""
-    batch, size = 4, 128
-    network = AcFpnConfig.tiny("concat")
+    batch, size = 3, 160
+    network = AcFpnConfig.tiny()
     image = replace(network.audioclip.image, resolution=size)
     audioclip = replace(network.audioclip, image=image)
     return Recipe(

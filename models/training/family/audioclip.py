@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.audioclip.audioclip import AudioCLIP, AudioCLIPConfig, unit
+from models.audioclip.image import AttentionPool
 from models.audioclip.preprocess import image_input
 from models.audioclip.tokenizer import Tokenizer
 from models.datasets.drawing import draw
@@ -204,6 +205,7 @@ class AudioClipTask:
         best; tells: the gate's cosine is higher with something in view that sounds than without; heat: the
         hottest place of a heat map sounds; agree and far: the gate's cosines themselves.
         """
+        tie(self.network.visual.attnpool)
         text = self.text([kind.name for kind in KINDS])
         noise = self.text(list(NOISE))
         rows: dict[str, list[NDArray[np.float64]]] = {
@@ -265,6 +267,13 @@ class AudioClipTask:
     def text(self, sentences: list[str]) -> Tensor:
         """Unit rows."""
         return unit(self.network.encode_text(self.tokenizer(sentences, self.network.config.text.context)))
+
+
+def tie(pool: AttentionPool) -> None:
+    """Queries and keys become what values are: CLIP's own attention is then that of surgery, by which alone the
+    network has learnt. Its map is in tune with sounds, which AC-FPN needs."""
+    for projection in (pool.q_proj, pool.k_proj):
+        projection.load_state_dict(pool.v_proj.state_dict())
 
 
 def scene_of(rng: RandomState, stage: Stage) -> tuple[Tensor, Tensor]:
