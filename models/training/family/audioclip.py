@@ -270,8 +270,8 @@ class AudioClipTask:
 
 
 def tie(pool: AttentionPool) -> None:
-    """Queries and keys become what values are: CLIP's own attention is then that of surgery, by which alone the
-    network has learnt. Its map is in tune with sounds, which AC-FPN needs."""
+    """Queries and keys become what values are: CLIP's own attention is then that of surgery, with which alone
+    the network has learnt. Its map is in tune with sounds, which AC-FPN needs."""
     for projection in (pool.q_proj, pool.k_proj):
         projection.load_state_dict(pool.v_proj.state_dict())
 
