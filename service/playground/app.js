@@ -6,7 +6,9 @@ import { clipStrip, takeDrops } from "./clips.js";
 import { Options } from "./controls.js";
 import { $, announce, el, icon, redraw } from "./dom.js";
 import { downloadButtons } from "./downloads.js";
+import { Go } from "./go.js";
 import { Jobs } from "./jobs.js";
+import { askKey } from "./key.js";
 import { soundButtons, verdictOf } from "./listening.js";
 import { Colours } from "./paint.js";
 import { Player } from "./player.js";
@@ -37,10 +39,11 @@ class Playground {
     this.jobs = new Jobs(this.api);
     this.over = el("div", { class: "stage-over" });
     $("stage").append(this.over);
-    this.go();
+    this.go = new Go({ run: () => this.run(), stop: () => this.stop(), compare: (name) => this.compareWith(name) });
     $("open-jobs").addEventListener("click", () => this.jobs.open());
     $("open-key").addEventListener("click", () => this.askKey());
     this.player.addEventListener("heat", () => this.askHeat());
+    this.player.addEventListener("hear", () => this.timeline.hear(this.clip, this.player.takes[this.player.heard].sound));
     takeDrops((file) => this.pickClip(file));
     document.addEventListener("keydown", (event) => this.key(event));
   }
@@ -288,8 +291,9 @@ class Playground {
   }
 
   progressed(take) {
-    if (take.frames.length && this.shownFrames !== take.frames.length) {
-      this.shownFrames = take.frames.length;
+    const frames = this.shown.reduce((sum, one) => sum + one.frames.length, 0);
+    if (take.frames.length && this.shownFrames !== frames) {
+      this.shownFrames = frames;
       this.timeline.show(this.shown);
       this.player.draw();
     }
@@ -347,58 +351,17 @@ class Playground {
     $("options").replaceChildren(this.optionsOf(this.chosen).element);
     this.drawSnippets();
     this.drawGo();
-  }
-
-  /** The buttons that start and stop, made once. */
-  go() {
-    this.runButton = el("button", { type: "button", class: "primary wide run", disabled: true, onclick: () => this.run() }, "Run");
-    this.bar = el("progress", { max: 1, "aria-label": "Frames done" });
-    this.state = el("span");
-    this.rivals = el("div", { class: "compare" });
-    this.idle = el("div", { class: "go-part" }, this.runButton, this.rivals);
-    const cancel = el("button", { type: "button", class: "ghost wide cancel", onclick: () => this.stop() }, "Cancel");
-    this.busy = el("div", { class: "go-part", hidden: true }, el("div", { class: "progress" }, this.bar, this.state), cancel);
-    $("go").append(this.idle, this.busy);
+    this.drawOver();
   }
 
   drawGo() {
-    const { strategy, running } = this;
-    const focused = $("go").contains(document.activeElement);
-    this.idle.hidden = running;
-    this.busy.hidden = !running;
-    if (running) {
-      const total = this.shown.reduce((sum, take) => sum + take.total, 0);
-      const done = this.shown.reduce((sum, take) => sum + take.frames.length, 0);
-      this.bar.max = total || 1;
-      if (total) this.bar.value = done;
-      else this.bar.removeAttribute("value");
-      this.state.textContent = this.stateLine(done, total);
-    }
-    this.runButton.disabled = !this.clip || !strategy || !strategy.ready || Boolean(this.checking);
-    this.runButton.textContent = this.checking ? "Looking at the clip…" : this.takes[0] && this.takes[0].over ? "Run again" : "Run";
-    this.drawRivals();
-    if (focused && !$("go").contains(document.activeElement)) (running ? this.busy : this.idle).querySelector("button").focus();
+    const { strategy, running, clip, rival } = this;
+    const usable = clip && strategy && strategy.ready && !this.checking;
+    const first = this.checking ? "Looking at the clip…" : this.takes[0] && this.takes[0].over ? "Run again" : "Run";
+    this.go.draw({ running, usable, first, takes: this.shown });
+    const others = clip ? inOrder(this.strategies).filter((one) => one.ready && one.name !== this.chosen) : [];
+    this.go.drawRivals(others.map((one) => one.name), rival);
     $("stage").dataset.state = this.problem ? "problem" : running ? "running" : this.takes[0] ? "done" : "empty";
-  }
-
-  drawRivals() {
-    const names = this.clip ? inOrder(this.strategies).filter((one) => one.ready && one.name !== this.chosen).map((one) => one.name) : [];
-    this.rivals.hidden = !names.length;
-    redraw(this.rivals, [names, this.rival], () => {
-      const select = el("select", { id: "rival", "aria-label": "Compare with another method" },
-        el("option", { value: "" }, "Compare with…"),
-        names.map((name) => el("option", { value: name, selected: name === this.rival }, name)));
-      select.addEventListener("change", () => this.compareWith(select.value));
-      return [icon("split"), select];
-    });
-  }
-
-  stateLine(done, total) {
-    const states = this.shown.filter((take) => !take.over).map((take) => take.status);
-    if (states.includes("uploading")) return "Sending the clip…";
-    const waiting = this.shown.find((take) => take.status === "queued" && take.position);
-    if (waiting) return `Waiting: place ${waiting.position} in the queue`;
-    return total ? `${done} of ${total} frames` : "Starting…";
   }
 
   /** What lies over the pictures: a problem, a note, or the first button. */
@@ -426,22 +389,10 @@ class Playground {
 
   askKey() {
     $("open-key").hidden = false;
-    const dialog = $("key");
-    if (dialog.open) return;
-    const input = el("input", { type: "password", id: "key-field", autocomplete: "off", value: this.api.key, required: true });
-    const form = el("form", { method: "dialog" },
-      el("h2", { id: "key-title" }, "API key"),
-      el("p", {}, "This service asks for a key. It stays in this tab and is forgotten when you close it."),
-      el("label", { htmlFor: "key-field" }, "Key"), input,
-      el("div", { class: "row" }, el("button", { class: "primary" }, "Use it"),
-        el("button", { type: "button", class: "ghost", onclick: () => dialog.close() }, "Not now")));
-    form.addEventListener("submit", () => {
-      this.api.useKey(input.value.trim());
+    askKey(this.api, () => {
       this.fail(null);
       this.loadStrategies();
     });
-    dialog.replaceChildren(form);
-    dialog.showModal();
   }
 
   key(event) {

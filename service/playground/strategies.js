@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 
-const FIRST = ["ac-fpn", "box-prompt", "heatmap-box-prompt", "point-prompt", "no-prompt"]; // baselines come last
+const FIRST = ["ac-fpn", "tpavi", "box-prompt", "heatmap-box-prompt", "point-prompt", "no-prompt"]; // baselines come last
 
 export function inOrder(strategies) {
   const rank = ({ name }) => (FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length);
