@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from models.audioclip.encoder import AudioClipEncoder, tokenizer
+from models.heat_prompting import HeatPrompting
 from models.mask_grid import MaskGrid
 from models.networks import Networks
 from models.prompting import Prompting
 from models.recogniser import Recogniser
 from models.segments import AUDIOCLIP_RATE, CLAP_RATE
 from models.sound_maps import SoundMapper
+from models.vocabularies import VocabularyName
+from models.weights import FRAME
 
 
 def audioclip(networks: Networks) -> AudioClipEncoder:
@@ -18,7 +21,13 @@ def audioclip(networks: Networks) -> AudioClipEncoder:
 
 def sound_mapper(networks: Networks) -> SoundMapper:
     """AudioCLIP's image and audio towers."""
-    return SoundMapper(networks.shared(audioclip), networks.batcher)
+    calibrated = networks.weights.calibration("audioclip").get(FRAME)
+    return SoundMapper(networks.shared(audioclip), networks.batcher, calibrated)
+
+
+def heat_prompting(networks: Networks) -> HeatPrompting:
+    """AudioCLIP's image and audio towers, and SAM."""
+    return HeatPrompting(networks.shared(sound_mapper), networks.shared(prompting))
 
 
 def prompting(networks: Networks) -> Prompting:
@@ -33,9 +42,15 @@ def mask_grid(networks: Networks) -> MaskGrid:
 
 def clap_recogniser(networks: Networks) -> Recogniser:
     """CLAP."""
-    return Recogniser(networks["clap"], CLAP_RATE, networks.batcher)
+    return Recogniser(networks["clap"], CLAP_RATE, networks.batcher, made_for(networks, "clap"))
 
 
 def audioclip_recogniser(networks: Networks) -> Recogniser:
     """AudioCLIP's audio and text towers."""
-    return Recogniser(networks.shared(audioclip), AUDIOCLIP_RATE, networks.batcher)
+    names = made_for(networks, "audioclip")
+    return Recogniser(networks.shared(audioclip), AUDIOCLIP_RATE, networks.batcher, names)
+
+
+def made_for(networks: Networks, name: str) -> VocabularyName:
+    """The names that a network learnt to hear: the tiny ones have only been to SynthAVS."""
+    return "synthavs" if networks.identity(name).family == "tiny" else "audioset"

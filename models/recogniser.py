@@ -13,13 +13,20 @@ from torch import Tensor
 from models.batching import Batcher
 from models.stages import stage
 from models.suppliers import SoundTextEncoder
+from models.vocabularies import VocabularyName
 
 
 class Recogniser:
-    """`rate` is that of the sound that its network hears, in hertz."""
+    """`rate` is that of the sound that its network hears, in hertz; `made_for` the names it learnt."""
 
-    def __init__(self, encoder: SoundTextEncoder, rate: int, batcher: Batcher) -> None:
-        self.encoder, self.rate, self.batcher = encoder, rate, batcher
+    def __init__(
+        self,
+        encoder: SoundTextEncoder,
+        rate: int,
+        batcher: Batcher,
+        made_for: VocabularyName = "audioset",
+    ) -> None:
+        self.encoder, self.rate, self.batcher, self.made_for = encoder, rate, batcher, made_for
 
     def listen(self, seconds: NDArray[np.float32]) -> Tensor:
         """Sounds [n, samples] at `rate` -> unit rows [n, d]; all of a window in one batch."""

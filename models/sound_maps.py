@@ -25,10 +25,12 @@ class SoundMaps(NamedTuple):
 
 
 class SoundMapper:
-    """Makes `SoundMaps`. Frames and sounds of concurrent windows share batches."""
+    """Makes `SoundMaps`. Frames and sounds of concurrent windows share batches. `calibrated` is the agreement
+    that these weights reach when the source is in view, None where nobody measured it."""
 
-    def __init__(self, encoder: AudioClipEncoder, batcher: Batcher) -> None:
+    def __init__(self, encoder: AudioClipEncoder, batcher: Batcher, calibrated: float | None = None) -> None:
         self.encoder, self.batcher, self.size = encoder, batcher, encoder.resolution
+        self.calibrated = calibrated
 
     def __call__(
         self,

@@ -1,6 +1,8 @@
-"""Names of what can sound: AudioSet's 527, AVSBench's 23, the 70 of AVSBench-semantic. Imports no torch.
+"""Names of what can sound: AudioSet's 527, AVSBench's 23, the 70 of AVSBench-semantic, SynthAVS's 12. Imports
+no torch.
 
-The lists are data, `models/labels/*.txt`, a name a line; lines that begin with # say where they come from.
+The published lists are data, `models/labels/*.txt`, a name a line; lines that begin with # say where they
+come from. SynthAVS's are those of its classes.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, get_args
 
+from models.datasets.kinds import CLASS_NAMES
+
 FOLDER = Path(__file__).resolve().parent / "labels"
-VocabularyName = Literal["audioset", "avsbench", "avss"]
-FILES: Mapping[VocabularyName, str] = MappingProxyType(
+VocabularyName = Literal["audioset", "avsbench", "avss", "synthavs"]
+FILES: Mapping[str, str] = MappingProxyType(
     {"audioset": "audioset_527.txt", "avsbench": "avsbench_23.txt", "avss": "avss_70.txt"}
 )
 # AudioSet's names of what is heard when nothing that could be seen is.
@@ -33,6 +37,8 @@ NOISE = (
 @lru_cache(maxsize=len(get_args(VocabularyName)))
 def vocabulary(name: VocabularyName) -> tuple[str, ...]:
     """The names of a list, in its own order; hyphens of file names are spaces in speech."""
+    if name == "synthavs":
+        return CLASS_NAMES
     lines = (FOLDER / FILES[name]).read_text(encoding="utf-8").splitlines()
     names = (line for line in lines if not line.startswith("#"))
     return tuple(line.replace("-", " ") if name == "avss" else line for line in names)

@@ -27,6 +27,7 @@ DEFAULT_FOLDER = Path.home() / ".cache" / "earshot"
 TINY_FOLDER = Path(__file__).resolve().parent / "tiny"
 LOCK = "weights.lock.json"
 LOCKED = {"sha256", "bytes", "source", "source_sha256", "licence"}  # of each entry
+FRAME, OBJECT = "agreement of a frame", "agreement of an object"  # what AudioCLIP is calibrated to
 HASH_BLOCK = 1 << 22  # bytes read at a time
 HEADER_LIMIT = 100 << 20  # bytes; safetensors' own limit on its JSON header
 
@@ -288,6 +289,18 @@ class Weights:
         family: Literal["published", "tiny"] = "tiny" if is_tiny(resolved) else "published"
         return Identity(resolved, entry["sha256"], entry["licence"], family)
 
+    def calibration(self, name: str) -> Mapping[str, float]:
+        """Thresholds that were measured with the installed weight of this name; empty if nobody did. They
+        stand in its lock entry, and go when other weights take its place."""
+        return dict(self.lock(self.resolve(name)).get("calibration", {})) if self.installed(name) else {}
+
+    def calibrate(self, name: str, thresholds: Mapping[str, float]) -> None:
+        """Write them."""
+        resolved = self.resolve(name)
+        folder = self.file(resolved).parent
+        entries = read_lock(folder)
+        write_lock(folder, entries | {resolved: {**entries[resolved], "calibration": dict(thresholds)}})
+
     def file(self, name: str) -> Path:
         """Where a weight lies, or would lie, once imported."""
         if is_tiny(name):
@@ -387,7 +400,11 @@ def record(folder: Path, name: str, path: Path, *, source: str, source_sha256: s
         "source_sha256": source_sha256,
         "licence": licence,
     }
-    entries = read_lock(folder) | {name: entry}
+    write_lock(folder, read_lock(folder) | {name: entry})
+
+
+def write_lock(folder: Path, entries: Mapping[str, Any]) -> None:
+    """The lock file of a folder, replaced whole."""
     replace_text(folder / LOCK, json.dumps(dict(sorted(entries.items())), indent=2) + "\n")
 
 

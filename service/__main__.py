@@ -111,10 +111,16 @@ def add_address(one: argparse.ArgumentParser) -> None:
 def add_segment(one: argparse.ArgumentParser) -> None:
     one.add_argument("clip", nargs="+", type=Path, help="a video with sound, or images in order")
     one.add_argument("--audio", type=Path, help="the sound, where the clip has none of its own")
-    one.add_argument("--strategy", default="ac-fpn", help="which method (ac-fpn)")
+    one.add_argument("--strategy", default="auto", help="which method (auto: the best that is ready)")
     one.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder of the masks (out)")
     one.add_argument("--overlay", action="store_true", help="write overlay.mp4 too")
-    one.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="fps=2, and so on")
+    one.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="fps=2; captions=@FILE, a line each",
+    )
     one.add_argument("--url", default="http://127.0.0.1:8000", help="the service (http://127.0.0.1:8000)")
     one.add_argument("--api-key", help="where the service asks for one")
 

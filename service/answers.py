@@ -40,6 +40,7 @@ def job_document(record: JobRecord) -> dict[str, Any]:
         "id": record.id,
         "status": record.status,
         "strategy": record.job.strategy,
+        "requested": record.job.requested or record.job.strategy,
         "created_at": moment(record.created_at),
         "started_at": moment(record.started_at),
         "finished_at": moment(record.finished_at),

@@ -98,13 +98,14 @@ class Client:
     def segment(
         self,
         media: Clip,
-        strategy: str,
+        strategy: str = "auto",
         *,
         audio: Path | str | None = None,
         on_progress: OnProgress | None = None,
         **options: Any,  # noqa: ANN401
     ) -> Result:
-        """Sends a clip and returns its masks, however long that takes."""
+        """Sends a clip and returns its masks, however long that takes. A `Path` among the options is a list:
+        the lines of that file."""
         wait = 0 if on_progress else WAIT  # a call that waits cannot show progress
         url, headers = f"/v1/segment/{strategy}", {"Prefer": f"wait={wait}"}
         response = self._create(url, media, audio, options, headers)
@@ -116,7 +117,7 @@ class Client:
     def submit(
         self,
         media: Clip,
-        strategy: str,
+        strategy: str = "auto",
         *,
         audio: Path | str | None = None,
         **options: Any,  # noqa: ANN401
@@ -202,7 +203,8 @@ class Client:
         if sum(path.stat().st_size for _, path in files) > UPLOAD_BYTES:
             fields["upload_id"] = self.send("POST", "/v1/uploads", files=files).json()["upload_id"]
             files = []
-        data = {**fields, "params": json.dumps(options)}
+        values = {name: lines_of(one) if isinstance(one, Path) else one for name, one in options.items()}
+        data = {**fields, "params": json.dumps(values)}
         key = {"Idempotency-Key": uuid.uuid4().hex}
         return self.send("POST", url, files=files, data=data, headers={**(headers or {}), **key})
 
@@ -353,6 +355,15 @@ def parts_of(media: Clip, audio: Path | str | None) -> list[tuple[str, Path]]:
     if isinstance(media, str | Path):
         return [("video" if sound else "media", Path(media)), *sound]
     return [*(("frames[]", Path(image)) for image in media), *sound]
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file that hold something."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as lines of text: {error}.") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def worth_another_try(refused: Refused) -> bool:

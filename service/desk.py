@@ -7,22 +7,24 @@ import re
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec, TypeVar
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 
+from models.recommended import AUTO, recommended
 from models.strategies import Strategy
 from service.auth import Caller, Keys, RateLimit
 from service.clips import ClipStore
 from service.errors import Refusal, invalid
-from service.health import Health
+from service.health import Health, unready
 from service.intake import Intake, Order, job_id_of
 from service.jobs import JobStore
 from service.middleware import bind
 from service.notifier import Notifier, changed
+from service.options import takes
 from service.records import JobRecord
 from service.renders import Renders
 from service.settings import Settings
@@ -75,11 +77,35 @@ class Desk:
 
     async def accept(self, order: Order) -> tuple[JobRecord, bool]:
         """The job of an order, and whether it is new."""
-        self.intake.strategy(order.strategy)  # an unknown name is no missing weight
-        await self.health.usable(order.strategy)
+        if order.strategy == AUTO:
+            order = await self.resolved(order)
+        await self.usable(order.strategy)
         record, created = await self.take_in(self.intake.submit, order)
         bind(job_id=record.id)
         return record, created
+
+    async def usable(self, strategy: str) -> None:
+        """Refuse an unknown name, and a strategy that no worker can run; of `auto`, only the job can tell."""
+        if strategy != AUTO:
+            self.intake.strategy(strategy)  # an unknown name is no missing weight
+            await self.health.usable(strategy)
+
+    async def resolved(self, order: Order) -> Order:
+        """An order for `auto` as one for the strategy that will answer it: of those that take its options,
+        the first that is recommended and ready."""
+        fitting = [name for name, strategy in self.registry.items() if takes(strategy, order.fields)]
+        if not fitting:
+            raise Refusal(
+                "invalid_option", "No strategy takes all of these options; /v1/strategies lists them."
+            )
+        workers = (await self.health.state()).workers
+        reasons = {name: unready(workers, name) for name in fitting}
+        chosen = recommended(fitting, [name for name, reason in reasons.items() if reason is None])
+        if chosen is None:
+            first = recommended(fitting, fitting) or fitting[0]
+            code = "weights_missing" if any(one["state"] == "ready" for one in workers) else "not_ready"
+            raise Refusal(code, f"{first}: {reasons[first]}")
+        return replace(order, strategy=chosen, requested=AUTO)
 
     async def job(self, job_id: str, caller: Caller) -> JobRecord:
         """A job of this tenant, by its id or by the name under which it was PUT."""

@@ -37,7 +37,6 @@ STOP_MARGIN = 5.0  # seconds on top of the worker's own drain
 RESTARTS = 5  # of one worker within RESTART_WINDOW, then it is dead for good
 RESTART_WINDOW = 60.0
 PR_SET_PDEATHSIG = 1
-PREFERRED = ("box-prompt", "ac-fpn", "heatmap-box-prompt", "point-prompt", "no-prompt", "full-mask")
 
 LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -227,10 +226,9 @@ def answers(url: str) -> bool:
 
 
 def best_strategy(address: str) -> str:
-    """The most telling strategy that is ready; `full-mask` needs no weights and always is."""
-    listed = httpx.get(f"{address}/v1/strategies", timeout=5.0).raise_for_status().json()["data"]
-    ready = {strategy["name"] for strategy in listed if strategy["ready"]}
-    return next((name for name in PREFERRED if name in ready), "full-mask")
+    """What `auto` would be; `full-mask` needs no weights and always is ready."""
+    listed = httpx.get(f"{address}/v1/strategies", timeout=5.0).raise_for_status().json()
+    return str(listed["auto"]["strategy"] or "full-mask")
 
 
 def greeting(address: str, strategy: str) -> str:

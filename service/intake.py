@@ -17,6 +17,7 @@ from uuid import uuid4
 from dramatiq.brokers.redis import RedisBroker
 
 from models.media import Limits, Media, Summary, plan
+from models.recommended import AUTO, BASELINES, DEAF
 from models.strategies import Strategy
 from service.clips import Clip, ClipStore
 from service.decoding import Sandbox
@@ -35,7 +36,8 @@ PARTS = "`media`, `video` with `audio`, `frames[]` with `audio`, or an `upload_i
 
 @dataclass(frozen=True)
 class Order:
-    """What a client asks for. `fields` are the options by name, in order; `files` the clip's parts."""
+    """What a client asks for. `fields` are the options by name, in order; `files` the clip's parts;
+    `requested` the strategy by the client's own word, where that was `auto`."""
 
     strategy: str
     tenant: str
@@ -45,16 +47,24 @@ class Order:
     idempotency_key: str | None = None
     job_id: str | None = None
     request_id: str = ""
+    requested: str = ""
 
 
-def order_of(form: Form, query: Sequence[tuple[str, str]], strategy: str | None, **rest: Any) -> Order:  # noqa: ANN401
-    """Sort the fields of a request: `upload_id` and `strategy` are no options of a strategy."""
+def order_of(
+    form: Form,
+    query: Sequence[tuple[str, str]],
+    strategy: str | None,
+    otherwise: str | None = None,
+    **rest: Any,  # noqa: ANN401
+) -> Order:
+    """Sort the fields of a request: `upload_id` and `strategy` are no options of a strategy. `otherwise` is
+    the strategy of a request that names none."""
     fields = [*opened_params([*query, *form.fields])]
     named = {name: value for name, value in fields if name in {"upload_id", "strategy"}}
     for name, value in named.items():
         if not isinstance(value, str) or not value:
             raise invalid(f"/{name}", f"`{name}` must be a string, and not an empty one.")
-    chosen = strategy or named.get("strategy")
+    chosen = strategy or named.get("strategy") or otherwise
     if chosen is None:
         raise invalid("/strategy", "Name a strategy; /v1/strategies lists them.")
     options = [
@@ -101,7 +111,7 @@ class Intake:
     def strategy(self, name: str) -> Strategy:
         found = self.registry.get(name)
         if found is None:
-            names = ", ".join(self.registry)
+            names = ", ".join([AUTO, *self.registry])
             raise Refusal("not_found", f"There is no such strategy; there are {names}.")
         return found
 
@@ -161,6 +171,7 @@ class Intake:
             id=order.job_id or uuid4().hex,
             tenant=order.tenant,
             strategy=order.strategy,
+            requested=order.requested or order.strategy,
             clip=clip,
             options=options.options,
             outputs=options.outputs,
@@ -169,6 +180,7 @@ class Intake:
             deadline=None if options.deadline is None else time.time() + options.deadline,
             metadata=options.metadata,
             request_id=order.request_id,
+            warnings=(DEAF.format(name=order.strategy),) if resorted(order) else (),
         )
         return self.jobs.create(job, windows, idempotency_of(order, options, clip))
 
@@ -187,6 +199,11 @@ class Intake:
         """A clip that came with a job that was not made serves nobody."""
         if clip.owned:
             self.clips.drop(clip.id)
+
+
+def resorted(order: Order) -> bool:
+    """Whether `auto` had nothing better than a baseline."""
+    return order.requested == AUTO and order.strategy in BASELINES
 
 
 def media_of(files: Mapping[str, Sequence[ReceivedFile]]) -> Media:
@@ -225,7 +242,7 @@ def idempotency_of(order: Order, options: JobOptions, clip: Clip) -> Idempotency
     """The client's key, with a digest of what it asked: equal requests are the same job."""
     if order.idempotency_key is None:
         return None
-    asked = [order.strategy, options.given, order.upload_id or clip.sha256]
+    asked = [order.requested or order.strategy, options.given, order.upload_id or clip.sha256]
     return Idempotency(
         order.idempotency_key, hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
     )

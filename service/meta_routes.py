@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import FileResponse, Response
 
+from models.recommended import ORDER, recommended
 from models.strategies import Strategy
 from service.desk import caller_of, desk_of, known_query
 from service.errors import Refusal
@@ -44,7 +45,11 @@ async def list_strategies(request: Request) -> Response:
         {**strategy_document(name, strategy, unready(workers, name)), "limits": limits}
         for name, strategy in desk.registry.items()
     ]
-    return AsciiJSONResponse({"data": data})
+    order = [{"name": name, "reason": why} for name, why in ORDER.items() if name in desk.registry]
+    ready = [name for name in desk.registry if unready(workers, name) is None]
+    return AsciiJSONResponse(
+        {"data": data, "auto": {"strategy": recommended(desk.registry, ready), "order": order}}
+    )
 
 
 def strategy_document(name: str, strategy: Strategy, reason: str | None) -> dict[str, Any]:

@@ -56,7 +56,7 @@ STRATEGY_PART: dict[str, Any] = {
     "strategy": {
         "type": "string",
         "minLength": 1,
-        "description": "One of /v1/strategies.",
+        "description": "One of /v1/strategies, or `auto`.",
         "example": "full-mask",
     }
 }
@@ -72,8 +72,8 @@ LINKS_OF_UPLOAD: dict[str, Any] = {
 }
 
 
-def clip_body(*, strategy: bool = False, options: bool = True) -> dict[str, Any]:
-    """The request body of a route that takes a clip."""
+def clip_body(*, strategy: bool = False, required: bool = True, options: bool = True) -> dict[str, Any]:
+    """The request body of a route that takes a clip; `required` is whether it must name a strategy."""
     parts = {name: part for name, part in PARTS.items() if options or name not in {"upload_id", "params"}}
     properties = {**parts, **(STRATEGY_PART if strategy else {})}
     form = {
@@ -87,7 +87,7 @@ def clip_body(*, strategy: bool = False, options: bool = True) -> dict[str, Any]
         document = {
             "type": "object",
             "properties": {"upload_id": PARTS["upload_id"], **(STRATEGY_PART if strategy else {})},
-            "required": ["upload_id", *(["strategy"] if strategy else [])],
+            "required": ["upload_id", *(["strategy"] if strategy and required else [])],
             "example": {
                 "upload_id": "9b2d...",
                 "fps": 1.0,

@@ -167,7 +167,8 @@ def made_schema(options: Any) -> Mapping[str, Any]:  # noqa: ANN401 (a type)
 
 def merged(strategy: Strategy, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """One document of `params`, read already, and every field; a field wins over `params`, a later over an
-    earlier. Dots nest (`thresholds.mask=0.4`); a list is a repeated field, or JSON in brackets.
+    earlier. Dots nest (`thresholds.mask=0.4`); a list is a repeated field, JSON in brackets, or a text of
+    lines, as `curl -F "captions=<lines.txt"` sends a file.
     """
     pairs = list(pairs)
     document: dict[str, Any] = {}
@@ -183,9 +184,37 @@ def merged(strategy: Strategy, pairs: Iterable[tuple[str, Any]]) -> dict[str, An
         path = name.split(".")
         if len(path) > NESTING or too_deep(values):
             raise invalid(f"/{path[0]}", f"This nests deeper than {NESTING} levels, the limit.")
-        value = values if takes_list(schema, path) and not isinstance(values[0], list) else values[-1]
+        value = in_lines(values) if takes_list(schema, path) and isinstance(values[0], str) else values[-1]
         document = overlaid(document, nested(path, value))
     return document
+
+
+def takes(strategy: Strategy, pairs: Iterable[tuple[str, Any]]) -> bool:
+    """Whether the strategy has every option that a request names; their values are another question."""
+    schema = params_schema(strategy)
+    return has_all(schema, schema, merged(strategy, pairs))
+
+
+def has_all(schema: Mapping[str, Any], node: Mapping[str, Any], document: Mapping[str, Any]) -> bool:
+    """Whether every name of the document, and of the objects in it, is a property of the node."""
+    properties = resolved(schema, node).get("properties")
+    if properties is None:
+        return True  # anything goes: `metadata`
+    return all(
+        name in properties and (not isinstance(value, Mapping) or has_all(schema, properties[name], value))
+        for name, value in document.items()
+    )
+
+
+def in_lines(values: Iterable[Any]) -> list[Any]:
+    """The values of a list; a text of several lines is as many of them, without those that are empty."""
+    listed: list[Any] = []
+    for value in values:
+        if isinstance(value, str) and "\n" in value:
+            listed += [line.strip() for line in value.splitlines() if line.strip()]
+        else:
+            listed.append(value)
+    return listed
 
 
 def params_of(text: str) -> dict[str, Any]:

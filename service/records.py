@@ -59,6 +59,7 @@ class ClipGone(EarshotError):
 @dataclass(frozen=True)
 class Job:
     """What never changes of a job. `options` is the strategy's own JSON; `params` what the client asked.
+    `requested` is the strategy that the client named: `strategy`, or `auto`.
 
     `clip` is the upload (its `summary` is a `models.media.Summary` as JSON); `deadline` is in epoch seconds.
     """
@@ -75,6 +76,7 @@ class Job:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     request_id: str = ""
     warnings: tuple[str, ...] = ()
+    requested: str = ""
 
     def encode(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))

@@ -153,7 +153,13 @@ def head_and_tail(record: JobRecord) -> tuple[dict[str, Any], dict[str, Any]]:
     """What stands before and after the frames."""
     summary = record.job.clip.summary
     media = {key: summary.get(key) for key in ("width", "height", "fps", "duration", "rotation")}
-    head = {"job_id": record.id, "strategy": record.job.strategy, "models": record.models, "media": media}
+    head = {
+        "job_id": record.id,
+        "strategy": record.job.strategy,
+        "requested": record.job.requested or record.job.strategy,
+        "models": record.models,
+        "media": media,
+    }
     return head, {"timing": record.timing, "warnings": [*record.warnings]}
 
 

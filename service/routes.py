@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from models.recommended import AUTO
 from service.answers import job_headers, job_response, moment, result_response
 from service.auth import Caller
 from service.desk import Desk, desk_of, known_query, unless_gone, wait_of
@@ -66,12 +67,40 @@ async def segment(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Answers with the result when it is there in time, else with the job."""
+    return await segmented(request, strategy, format, idempotency_key)
+
+
+@router.post(
+    "/segment",
+    tags=["segment"],
+    summary="Segment a clip by the strategy we recommend",
+    operation_id="segment_auto",
+    responses={**results(), **accepted(), **problems(*REFUSALS, 406)},
+    openapi_extra=clip_body(strategy=True, required=False),
+    response_class=Response,
+)
+async def segment_auto(
+    request: Request,
+    format: FormatName = None,  # noqa: A002 (the name of the parameter in the address)
+    prefer: Prefer = None,  # noqa: ARG001 (read from the request; here for the description)
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """`auto`, unless the field `strategy` names one: the first strategy of the table under `auto` in
+    /v1/strategies that takes the options given and is ready. The result names it."""
+    return await segmented(request, None, format, idempotency_key)
+
+
+async def segmented(
+    request: Request, strategy: str | None, format_name: str | None, idempotency_key: str | None
+) -> Response:
+    """The result when it is there in time, else the job."""
     desk = desk_of(request)
-    form = negotiated(request.headers.get("accept", ""), format)
+    form = negotiated(request.headers.get("accept", ""), format_name)
     caller = await desk.admitted(request)
-    desk.intake.strategy(strategy)  # 404 before the body is read
-    await desk.health.usable(strategy)
-    record, created = await ordered(desk, request, caller, strategy=strategy, idempotency_key=idempotency_key)
+    await desk.usable(strategy or AUTO)  # 404 before the body is read
+    record, created = await ordered(
+        desk, request, caller, strategy=strategy, otherwise=AUTO, idempotency_key=idempotency_key
+    )
     await refuse_form(desk, record, form, created)
     seconds = wait_of(request, desk.settings) if record.job.interactive else 0.0
     until = time.monotonic() + seconds
@@ -108,6 +137,7 @@ async def ordered(
     caller: Caller,
     *,
     strategy: str | None = None,
+    otherwise: str | None = None,
     idempotency_key: str | None = None,
     job_id: str | None = None,
 ) -> tuple[JobRecord, bool]:
@@ -118,6 +148,7 @@ async def ordered(
             form,
             query,
             strategy,
+            otherwise,
             tenant=caller.tenant,
             idempotency_key=idempotency_key,
             job_id=job_id,

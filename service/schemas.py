@@ -90,6 +90,9 @@ class JobDocument(Document):
     id: str
     status: JobStatus
     strategy: str
+    """The one that answers."""
+    requested: str
+    """The one that was asked for: the same, or `auto`."""
     created_at: str
     started_at: str | None
     finished_at: str | None
@@ -153,6 +156,9 @@ class MediaDocument(Document):
 class ResultDocument(Document):
     job_id: str
     strategy: str
+    """The one that answered."""
+    requested: str
+    """The one that was asked for: the same, or `auto`."""
     models: dict[str, dict[str, Any]]
     media: MediaDocument
     frames: list[FrameDocument]
@@ -174,8 +180,23 @@ class StrategyDocument(Document):
     """Why it is not ready."""
 
 
+class RecommendedDocument(Document):
+    name: str
+    reason: str
+    """Why it stands where it does."""
+
+
+class AutoDocument(Document):
+    """`auto`, and a request that names no strategy: options decide first, then this order."""
+
+    strategy: str | None
+    """What would answer a request without options now; null where nothing is ready."""
+    order: list[RecommendedDocument]
+
+
 class StrategyPage(Document):
     data: list[StrategyDocument]
+    auto: AutoDocument
 
 
 class ModelDocument(Document):

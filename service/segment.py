@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from service.client import Client, Clip, Job, Progress
+from service.client import Client, Clip, Job, Progress, lines_of
 from service.client_errors import ClientError, InvalidRequest, MediaRefused, ServerUnreachable
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -66,7 +66,8 @@ def clip_of(paths: Sequence[Path]) -> Clip:
 
 
 def read_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """`["fps=2", "thresholds.mask=0.6"]` as `{"fps": 2, "thresholds": {"mask": 0.6}}`."""
+    """`["fps=2", "thresholds.mask=0.6"]` as `{"fps": 2, "thresholds": {"mask": 0.6}}`; `captions=@FILE` is
+    the list of the file's lines."""
     options: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -78,7 +79,7 @@ def read_options(pairs: Sequence[str]) -> dict[str, Any]:
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
                 raise ValueError(f"The option {name} is given both as a value and as a group.")
-        place[last] = value_of(text)
+        place[last] = lines_of(Path(text[1:])) if text[:1] == "@" else value_of(text)
     return options
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.datasets.kinds import CLASS_NAMES
 from models.errors import InvalidOption
 from models.networks import Networks
 from models.overlaps import iou, suppressed
@@ -21,7 +22,7 @@ from models.strategies.box_prompt import UNNAMED, BoxPrompt, build, clipped, kep
 from models.strategies.gate import NOISY, SILENT
 from models.strategies.options import BoxPromptOptions, DetectionThresholds, GateOptions
 from models.suppliers import Detection
-from models.vocabularies import NOISE
+from models.vocabularies import NOISE, vocabulary
 from tests.tiny_networks import tiny_networks, window
 
 QUIET_GATE = GateOptions(noise=False)
@@ -116,6 +117,16 @@ def test_the_best_names_are_those_with_the_largest_cosine(networks: Networks, bo
         assert [each.name for each in names] == [LABELS[i] for i in order]
         np.testing.assert_allclose([each.score for each in names], row[order], atol=1e-5)
     assert verdicts == [None, None]
+
+
+def test_without_a_vocabulary_the_names_are_those_that_the_recogniser_learnt(box_prompt: BoxPrompt) -> None:
+    """The tiny family was only ever on SynthAVS; AudioSet's names are for published weights."""
+    options = BoxPromptOptions(gate=QUIET_GATE)
+    for recogniser in ("clap", "audioclip"):
+        ((names,),) = [box_prompt.recognise(window(0.5), replace(options, recogniser=recogniser))[1]]
+        assert [each.name in CLASS_NAMES for each in names] == [True]
+    ((named,),) = [box_prompt.recognise(window(0.5), replace(options, vocabulary="avsbench"))[1]]
+    assert named[0].name in vocabulary("avsbench")
 
 
 def test_either_network_recognises(box_prompt: BoxPrompt) -> None:

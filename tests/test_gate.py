@@ -49,6 +49,9 @@ def test_agreement() -> None:
     assert by_agreement(cosines, GateOptions()) == [None, None]
     assert by_agreement(cosines, GateOptions(agreement=0.2)) == [None, UNSEEN]
     assert by_agreement(cosines, GateOptions(enabled=False, agreement=0.2)) == [None, None]
+    assert by_agreement(cosines, GateOptions(), calibrated=0.2) == [None, UNSEEN]
+    assert by_agreement(cosines, GateOptions(agreement=-1), calibrated=0.2) == [None, None]
+    assert by_agreement(cosines, GateOptions(enabled=False), calibrated=0.2) == [None, None]
 
 
 def test_a_union_is_empty_for_a_reason_only() -> None:
@@ -62,10 +65,11 @@ def test_a_union_is_empty_for_a_reason_only() -> None:
 
 
 def test_the_lists_are_whole() -> None:
-    assert {name: len(set(vocabulary(name))) for name in ("audioset", "avsbench", "avss")} == {
+    assert {name: len(set(vocabulary(name))) for name in ("audioset", "avsbench", "avss", "synthavs")} == {
         "audioset": 527,
         "avsbench": 23,
         "avss": 70,
+        "synthavs": 12,
     }
     assert vocabulary("audioset")[0] == "Speech"
     assert "emergency car" in vocabulary("avss")
@@ -83,6 +87,9 @@ def test_names_of_a_list_are_spelled_as_in_it() -> None:
 
 def test_candidates() -> None:
     assert len(BoxPromptOptions().candidates()) == 527
+    assert BoxPromptOptions().candidates("synthavs")[0] == "striped star"
+    assert BoxPromptOptions(labels=("a dog",)).candidates("synthavs") == ("a dog",)
+    assert BoxPromptOptions(vocabulary="synthavs", labels=("Wavy Moon",)).candidates() == ("wavy moon",)
     assert BoxPromptOptions(labels=("a dog", "a cat", "a dog")).candidates() == ("a dog", "a cat")
     assert len(BoxPromptOptions(vocabulary="avsbench").candidates()) == 23
     assert BoxPromptOptions(vocabulary="audioset", labels=("speech",)).candidates() == ("Speech",)

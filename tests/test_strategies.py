@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ import torch
 from torch import nn
 
 from models import parts
+from models.heat_prompting import HeatPrompting, mapped
 from models.media import Window
 from models.networks import Networks
-from models.prompting import Prompting
 from models.sound_maps import SoundMaps
 from models.strategies import STRATEGIES, FrameMasks
 from models.strategies import gate as gates
@@ -30,8 +31,10 @@ from models.strategies.options import (
     RandomSamOptions,
 )
 from models.strategies.point_prompt import PointPrompt, points, prompt
+from models.weights import FRAME, OBJECT, record
 from tests.tiny_networks import frames, tiny_networks, window
 
+OTHERS = {"source": "another training", "source_sha256": "", "licence": "Apache-2.0"}
 NAMES = ("point-prompt", "heatmap-box-prompt", "random-sam")
 PRESETS = [(name, preset) for name in NAMES for preset in ("best", "paper")]
 
@@ -222,7 +225,7 @@ def test_all_components_are_united(networks: Networks) -> None:
     threshold = HeatmapThreshold(0.9)
     mapper = networks.shared(parts.sound_mapper)
     options = HeatmapBoxPromptOptions(component="all", thresholds=threshold, reverse=False)
-    (looked,) = gates.mapped(clip, mapper, options)
+    (looked,) = mapped(clip, mapper, options)
     assert looked.heat is not None
     asked = prompts_of(looked.heat, clip.size, options)
     (segments,) = networks.shared(parts.prompting)(frames(1, (224, 224)), [asked])
@@ -280,14 +283,43 @@ def test_sound_and_picture_must_agree_if_asked(networks: Networks) -> None:
     assert all(answer.mask.any() for answer in run(networks, "point-prompt", clip, without))
 
 
-def flat(frames: np.ndarray, seconds: np.ndarray, **how: Any) -> SoundMaps:
-    """What the mapper gives where all places of a frame are alike."""
-    return SoundMaps(np.zeros((len(frames), 224, 224), np.float32), np.zeros(len(frames), np.float32))
+@pytest.mark.parametrize("name", ["point-prompt", "heatmap-box-prompt", "box-prompt", "no-prompt"])
+def test_null_is_what_the_weights_were_calibrated_to(tmp_path: Path, name: str) -> None:
+    """Until somebody asks otherwise; other weights know nothing of it."""
+    weights = tiny_networks(tmp_path).weights
+    assert weights.calibration("audioclip") == {}
+    clip = window(0.5)
+    gate = GateOptions(noise=False)
+    options = replace(STRATEGIES[name].presets["best"], gate=gate)
+    assert run(Networks("cpu", weights), name, clip, options)[0].reason != gates.UNSEEN
+    weights.calibrate("audioclip", {FRAME: 0.999, OBJECT: 0.999})
+    calibrated = Networks("cpu", weights)
+    assert run(calibrated, name, clip, options)[0].reason == gates.UNSEEN
+    unasked = replace(options, gate=replace(gate, agreement=-1.0))
+    assert run(calibrated, name, clip, unasked)[0].reason != gates.UNSEEN
+    assert (
+        run(calibrated, name, clip, replace(options, gate=replace(gate, enabled=False)))[0].reason
+        != gates.UNSEEN
+    )
+    record(weights.tiny, "audioclip-tiny", weights.file("audioclip-tiny"), **OTHERS)
+    assert weights.calibration("audioclip") == {}
+
+
+class Flat:
+    """A mapper to which all places of a frame are alike."""
+
+    calibrated = None
+
+    def __call__(self, frames: np.ndarray, seconds: np.ndarray, **how: Any) -> SoundMaps:
+        return SoundMaps(np.zeros((len(frames), 224, 224), np.float32), np.zeros(len(frames), np.float32))
+
+
+def flat(networks: Networks) -> HeatPrompting:
+    return HeatPrompting(Flat(), networks.shared(parts.prompting))
 
 
 def test_a_flat_heat_map_has_no_box_but_a_reason(networks: Networks) -> None:
-    prompting: Prompting = networks.shared(parts.prompting)
-    answers = list(HeatmapBoxPrompt(flat, prompting)(window(0.5, 0.4), HeatmapBoxPromptOptions()))
+    answers = list(HeatmapBoxPrompt(flat(networks))(window(0.5, 0.4), HeatmapBoxPromptOptions()))
     assert [(answer.reason, bool(answer.mask.any())) for answer in answers] == [(NOTHING_BRIGHT, False)] * 2
 
 
@@ -295,8 +327,7 @@ def test_a_flat_heat_map_has_no_box_but_a_reason(networks: Networks) -> None:
 @pytest.mark.parametrize("placing", ["exact", "paper"])
 def test_a_flat_heat_map_still_gives_points(networks: Networks, finder: Any, placing: Any) -> None:
     options = PointPromptOptions(points=finder, placing=placing)
-    prompting: Prompting = networks.shared(parts.prompting)
-    (answer,) = PointPrompt(flat, prompting)(window(0.5), options)
+    (answer,) = PointPrompt(flat(networks))(window(0.5), options)
     assert answer.mask.shape == (72, 96)
 
 

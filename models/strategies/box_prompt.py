@@ -21,12 +21,24 @@ from models.overlaps import suppressed
 from models.prompting import Prompting, Segment
 from models.published_size import enlarged, squashed
 from models.recogniser import Recogniser, best
+from models.segments import AUDIOCLIP_RATE
+from models.sound_maps import SoundMapper
 from models.stages import stage
 from models.strategies import FrameMasks, Instance, Segmenter
-from models.strategies.gate import NO_MASK, Verdicts, by_energy, by_noise, empty, united, unopposed
+from models.strategies.gate import (
+    NO_MASK,
+    Verdicts,
+    agreement_of,
+    by_agreement,
+    by_energy,
+    by_noise,
+    empty,
+    united,
+    unopposed,
+)
 from models.strategies.options import BoxPromptOptions
 from models.suppliers import Detection, Detector, Prompt
-from models.vocabularies import NOISE
+from models.vocabularies import NOISE, VocabularyName
 
 UNNAMED = "No name fits the sound of this second well enough."
 
@@ -57,9 +69,10 @@ class BoxPrompt:
         recognisers: Mapping[str, Recogniser],
         detector: Detector,
         prompting: Prompting,
+        mapper: SoundMapper,
         batcher: Batcher,
     ) -> None:
-        self.recognisers, self.detector = recognisers, detector
+        self.recognisers, self.detector, self.mapper = recognisers, detector, mapper
         self.prompting, self.batcher = prompting, batcher
 
     def __call__(self, window: Window, options: BoxPromptOptions) -> Iterator[FrameMasks]:
@@ -84,14 +97,14 @@ class BoxPrompt:
         """What sounds in each second, and why nothing does; all seconds in one batch."""
         recogniser = self.recognisers[options.recogniser]
         seconds = window.audio[recogniser.rate]
-        verdicts = by_energy(seconds, options.gate)
+        verdicts = self.audible_and_visible(window, options)
         heard: list[list[Heard]] = [[] for _ in seconds]
         loud = unopposed(verdicts)
         if options.text is not None:
             for index in loud:
                 heard[index] = [Heard(options.text, None, options.text)]
             return verdicts, heard
-        names, noises = rivals(options)
+        names, noises = rivals(options, recogniser.made_for)
         sounds = recogniser.listen(seconds[loud])
         scores = recogniser.cosines(sounds, names)
         judged = by_noise(scores, recogniser.cosines(sounds, noises), options.gate)
@@ -100,6 +113,21 @@ class BoxPrompt:
             heard[index] = [Heard(names[i], float(row[i]), question(names[i], options)) for i in fitting]
             verdicts[index] = verdict or (None if fitting else UNNAMED)
         return verdicts, [[] if verdict else each for verdict, each in zip(verdicts, heard, strict=True)]
+
+    def audible_and_visible(self, window: Window, options: BoxPromptOptions) -> Verdicts:
+        """The judges that need no name: energy, and where a threshold is known, whether AudioCLIP finds that
+        frame and sound agree. The detector is the last one: it may find nothing."""
+        assert window.frames is not None, "the table of strategies says that this one needs pixels"
+        seconds = window.audio[AUDIOCLIP_RATE]
+        verdicts = by_energy(seconds, options.gate)
+        if agreement_of(options.gate, self.mapper.calibrated) is None:
+            return verdicts
+        loud = unopposed(verdicts)
+        maps = self.mapper(window.frames[loud], seconds[loud], surgery=False, reverse=False, scale="int16")
+        judged = by_agreement(maps.agreement, options.gate, self.mapper.calibrated)
+        for index, verdict in zip(loud, judged, strict=True):
+            verdicts[index] = verdict
+        return verdicts
 
     def detect(
         self, frames: NDArray[np.uint8], heard: list[list[Heard]], options: BoxPromptOptions
@@ -120,12 +148,12 @@ class BoxPrompt:
         return self.detector.detect(frames, [look.questions for look in looks], looks[0].threshold)
 
 
-def rivals(options: BoxPromptOptions) -> tuple[list[str], list[str]]:
+def rivals(options: BoxPromptOptions, made_for: VocabularyName = "audioset") -> tuple[list[str], list[str]]:
     """The names to choose from, and those of silence and noise that may beat them, if the gate asks.
 
     What the caller names is never taken for noise.
     """
-    names = options.candidates()
+    names = options.candidates(made_for)
     if not (options.gate.enabled and options.gate.noise):
         return list(names), []
     wanted = {name.casefold() for name in (*options.labels, *options.captions)}
@@ -194,4 +222,5 @@ def build(networks: Networks) -> Segmenter:
         "audioclip": networks.shared(parts.audioclip_recogniser),
     }
     prompting = networks.shared(parts.prompting)
-    return BoxPrompt(recognisers, networks["grounding-dino"], prompting, networks.batcher)
+    mapper = networks.shared(parts.sound_mapper)
+    return BoxPrompt(recognisers, networks["grounding-dino"], prompting, mapper, networks.batcher)

@@ -2,24 +2,20 @@
 
 Three judges, each with one verdict a frame, None where it has no objection: the energy of the second, names
 of silence and noise that fit it better than any other, and how well sound and picture agree. Their thresholds
-stand in `GateOptions`. The defaults are cautious guesses: calibration on SynthAVS needs trained weights, and
-comes with the tiny family's. Until then `agreement` is off, and `energy` is what the noise of any recording
-stays below.
+stand in `GateOptions`. What agrees depends on the weights: null is the value that `python -m
+models.training.calibrate` wrote beside them, and without one nobody asks. `energy` is what the noise of any
+recording stays below.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.media import Window
-from models.segments import AUDIOCLIP_RATE
-from models.sound_maps import SoundMapper
 from models.strategies import FrameMasks, Instance
-from models.strategies.options import GateOptions, HeatmapBoxPromptOptions, PointPromptOptions
+from models.strategies.options import GateOptions
 
 SILENT = "There is no sound in this second."
 NOISY = "Only silence or noise is heard in this second."
@@ -28,14 +24,6 @@ NO_MASK = "SAM found no pixels of an object where it was asked."
 LEAST_DECIBELS = -200.0  # of a second of zeros
 
 Verdicts = list[str | None]
-
-
-@dataclass(frozen=True)
-class MappedFrame:
-    """A frame's heat map [s, s], None if nobody looked at it, and the gate's verdict."""
-
-    heat: NDArray[np.float32] | None
-    verdict: str | None
 
 
 def by_energy(seconds: NDArray[np.float32], gate: GateOptions) -> Verdicts:
@@ -52,11 +40,18 @@ def by_noise(names: NDArray[np.float32], noises: NDArray[np.float32], gate: Gate
     ]
 
 
-def by_agreement(cosines: NDArray[np.float32], gate: GateOptions) -> Verdicts:
+def agreement_of(gate: GateOptions, calibrated: float | None) -> float | None:
+    """The cosine that sound and picture must reach; None where nobody asks."""
+    asked = calibrated if gate.agreement is None else gate.agreement
+    return asked if gate.enabled else None
+
+
+def by_agreement(
+    cosines: NDArray[np.float32], gate: GateOptions, calibrated: float | None = None
+) -> Verdicts:
     """Cosine of each frame with its sound [n]: does it reach the threshold?"""
-    if not gate.enabled or gate.agreement is None:
-        return [None] * len(cosines)
-    return [UNSEEN if cosine < gate.agreement else None for cosine in cosines]
+    least = agreement_of(gate, calibrated)
+    return [None if least is None or cosine >= least else UNSEEN for cosine in cosines]
 
 
 def decibels(second: NDArray[np.float32]) -> float:
@@ -68,28 +63,6 @@ def decibels(second: NDArray[np.float32]) -> float:
 def unopposed(verdicts: Sequence[str | None]) -> list[int]:
     """The frames that nobody objects to."""
     return [index for index, verdict in enumerate(verdicts) if verdict is None]
-
-
-def mapped(
-    window: Window, mapper: SoundMapper, options: PointPromptOptions | HeatmapBoxPromptOptions
-) -> list[MappedFrame]:
-    """Heat maps of the frames with sound, all in one batch, and whether sound and picture agree."""
-    assert window.frames is not None, "the table of strategies says that this one needs pixels"
-    seconds = window.audio[AUDIOCLIP_RATE]
-    frames = [MappedFrame(None, verdict) for verdict in by_energy(seconds, options.gate)]
-    heard = unopposed([frame.verdict for frame in frames])
-    maps = mapper(
-        window.frames[heard],
-        seconds[heard],
-        surgery=options.surgery,
-        reverse=options.reverse,
-        scale=options.audio_scale,
-        antialias=options.resolution == "source",
-    )
-    verdicts = by_agreement(maps.agreement, options.gate)
-    for index, heat, verdict in zip(heard, maps.heat, verdicts, strict=True):
-        frames[index] = MappedFrame(heat, verdict)
-    return frames
 
 
 def empty(size: tuple[int, int], reason: str, heat: NDArray[np.float32] | None = None) -> FrameMasks:

@@ -8,14 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import parts
+from models.heat_prompting import HeatPrompting
 from models.media import Window
 from models.networks import Networks
-from models.prompting import Prompting
 from models.prompts import BOXES, Heat
-from models.published_size import enlarged, squashed
-from models.sound_maps import SoundMapper
 from models.strategies import FrameMasks, Segmenter
-from models.strategies.gate import NO_MASK, empty, mapped, united
 from models.strategies.options import HeatmapBoxPromptOptions
 from models.suppliers import Prompt
 
@@ -30,25 +27,14 @@ NOTHING_BRIGHT = "Nothing in the heat map of this second reaches the threshold."
 class HeatmapBoxPrompt:
     """A `Segmenter`."""
 
-    def __init__(self, mapper: SoundMapper, prompting: Prompting) -> None:
-        self.mapper, self.prompting = mapper, prompting
+    def __init__(self, heat_prompting: HeatPrompting) -> None:
+        self.heat_prompting = heat_prompting
 
     def __call__(self, window: Window, options: HeatmapBoxPromptOptions) -> Iterator[FrameMasks]:
-        """Frames in order; SAM sees those that the gate lets pass and that have a box, all in one batch."""
-        looked = mapped(window, self.mapper, options)
-        assert window.frames is not None, "`mapped` looked at them"
-        frames = squashed(window.frames) if options.resolution == "paper" else window.frames
-        prompts = [
-            [] if each.heat is None or each.verdict else prompts_of(each.heat, frames.shape[1:3], options)
-            for each in looked
-        ]
-        for each, segments in zip(looked, self.prompting(frames, prompts), strict=True):
-            if each.verdict:
-                yield empty(window.size, each.verdict, each.heat)
-            else:
-                masks = [enlarged(segment.mask, window.size) for segment in segments]
-                reason = NO_MASK if segments else NOTHING_BRIGHT
-                yield united(window.size, masks, heat=each.heat, otherwise=reason)
+        """Frames in order."""
+        return self.heat_prompting(
+            window, options, lambda heat, size: prompts_of(heat, size, options), NOTHING_BRIGHT
+        )
 
 
 def prompts_of(heat: Heat, size: tuple[int, ...], options: HeatmapBoxPromptOptions) -> list[Prompt]:
@@ -70,4 +56,4 @@ def boxes(heat: Heat, options: HeatmapBoxPromptOptions) -> NDArray[np.int64]:
 
 def build(networks: Networks) -> Segmenter:
     """Needs AudioCLIP and SAM."""
-    return HeatmapBoxPrompt(networks.shared(parts.sound_mapper), networks.shared(parts.prompting))
+    return HeatmapBoxPrompt(networks.shared(parts.heat_prompting))

@@ -25,6 +25,7 @@ from models.stages import stage
 from models.strategies import FrameMasks, Instance, Segmenter
 from models.strategies.gate import UNSEEN, by_agreement, by_energy, empty, united, unopposed
 from models.strategies.options import NoPromptOptions
+from models.weights import OBJECT
 
 CROPS_PER_BATCH = 16
 THRESHOLDS = {"minmax": 0.9, "softmax": 0.5}
@@ -53,9 +54,10 @@ class NoPrompt:
         recogniser: Recogniser,
         encoder: AudioClipEncoder,
         batcher: Batcher,
+        calibrated: float | None = None,
     ) -> None:
         self.prompting, self.grid, self.batcher = prompting, grid, batcher
-        self.recogniser, self.encoder = recogniser, encoder
+        self.recogniser, self.encoder, self.calibrated = recogniser, encoder, calibrated
 
     def __call__(self, window: Window, options: NoPromptOptions) -> Iterator[FrameMasks]:
         """Frames in order; sounds and SAM's embeddings of the whole window in one batch each."""
@@ -87,22 +89,28 @@ class NoPrompt:
         options: NoPromptOptions,
     ) -> FrameMasks:
         """One frame, at the size at which SAM saw it -> its answer at the size of the source."""
+        scored = self.scored(pixels, self.objects(pixels, embedding, options), sound, options)
+        if not scored:
+            return empty(size, NO_OBJECT)
+        most = np.array([max(each.cosine for each in scored)], np.float32)
+        if verdict := by_agreement(most, options.gate, self.calibrated)[0]:
+            return empty(size, verdict)
+        threshold = options.thresholds.score
+        threshold = THRESHOLDS[options.score] if threshold is None else threshold
+        instances = tuple(instance(each, size) for each in scored if each.score > threshold)
+        return united(size, [each.mask for each in instances], instances=instances, otherwise=UNSEEN)
+
+    def objects(
+        self, pixels: NDArray[np.uint8], embedding: Tensor, options: NoPromptOptions
+    ) -> list[Candidate]:
+        """Everything that SAM finds in a frame [H, W, 3], best first."""
         limits = GridLimits(
             options.points_per_side,
             options.thresholds.quality,
             options.thresholds.stability,
             options.thresholds.overlap,
         )
-        scored = self.scored(pixels, self.grid(embedding, pixels.shape[:2], limits), sound, options)
-        if not scored:
-            return empty(size, NO_OBJECT)
-        most = np.array([max(each.cosine for each in scored)], np.float32)
-        if verdict := by_agreement(most, options.gate)[0]:
-            return empty(size, verdict)
-        threshold = options.thresholds.score
-        threshold = THRESHOLDS[options.score] if threshold is None else threshold
-        instances = tuple(instance(each, size) for each in scored if each.score > threshold)
-        return united(size, [each.mask for each in instances], instances=instances, otherwise=UNSEEN)
+        return self.grid(embedding, (pixels.shape[0], pixels.shape[1]), limits)
 
     def scored(
         self, pixels: NDArray[np.uint8], objects: list[Candidate], sound: Tensor, options: NoPromptOptions
@@ -202,4 +210,5 @@ def build(networks: Networks) -> Segmenter:
         networks.shared(parts.audioclip_recogniser),
         networks.shared(parts.audioclip),
         networks.batcher,
+        networks.weights.calibration("audioclip").get(OBJECT),
     )

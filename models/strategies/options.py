@@ -60,10 +60,7 @@ ReverseOption = Annotated[
 
 @dataclass(frozen=True, config=CONFIG)
 class GateOptions:
-    """When a second is answered with an empty mask and a reason, whatever the picture shows.
-
-    The defaults are cautious and not yet calibrated: that needs trained weights, and comes with them.
-    """
+    """When a second is answered with an empty mask and a reason, whatever the picture shows."""
 
     enabled: bool = True
     """Without the gate every second is segmented, as the published code does."""
@@ -72,7 +69,8 @@ class GateOptions:
     noise: bool = True
     """Where names are recognised: nothing sounds if a name of silence or noise fits better than any other."""
     agreement: Cosine | None = None
-    """Where AudioCLIP sees the frame: its cosine with the sound must reach this. Null does not ask."""
+    """AudioCLIP's cosine of frame and sound must reach this; `no-prompt` takes its best object's. Null is
+    what the installed weights were calibrated to, if they were; -1 does not ask."""
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -214,8 +212,9 @@ class BoxPromptOptions:
     recogniser: Literal["clap", "audioclip"] = "clap"
     """Which network says what is heard."""
     vocabulary: VocabularyName | None = None
-    """The names to choose from: AudioSet's 527, AVSBench's 23 or the 70 of AVSBench-semantic. Null is
-    `labels`, or AudioSet where there are none."""
+    """The names to choose from: AudioSet's 527, AVSBench's 23, the 70 of AVSBench-semantic or SynthAVS's 12.
+    Null is `labels`, or where there are none, what the installed recogniser was made for: AudioSet for
+    published weights, SynthAVS for the tiny ones."""
     labels: tuple[Label, ...] = Field(default=(), max_length=MOST_LABELS)
     """The names to choose from, in your own words. With `vocabulary`: those names of it."""
     top_k: Annotated[int, Field(ge=1, le=10)] = 1
@@ -244,14 +243,15 @@ class BoxPromptOptions:
         self.candidates()
         return self
 
-    def candidates(self) -> tuple[str, ...]:
-        """What the sound is compared with, each once; nothing if the question does not depend on it."""
+    def candidates(self, made_for: VocabularyName = "audioset") -> tuple[str, ...]:
+        """What the sound is compared with, each once; nothing if the question does not depend on it.
+        `made_for` is the vocabulary of the recogniser's weights."""
         if self.prompt == "text":
             return ()
         if self.prompt == "caption":
             names = self.captions
         elif self.vocabulary is None:
-            names = self.labels or vocabulary("audioset")
+            names = self.labels or vocabulary(made_for)
         else:
             names = chosen(self.vocabulary, self.labels) or vocabulary(self.vocabulary)
         return tuple(dict.fromkeys(names))

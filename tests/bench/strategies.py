@@ -32,7 +32,7 @@ from models.strategies import STRATEGIES, Segmenter
 from models.strategies.options import BoxPromptOptions, GateOptions, NoPromptOptions
 from models.suppliers import Detection, Detector
 from models.text_tokens import tiny_bert, tiny_roberta
-from models.weights import Weights
+from models.weights import Identity, Weights
 from tests.bench.timing import MIB, Timing, device, peak
 from tests.tiny_networks import firm, tiny_networks, window
 
@@ -57,6 +57,10 @@ class Given(Networks):
 
     def __getitem__(self, name: str) -> Any:
         return self.networks[name]
+
+    def identity(self, name: str) -> Identity:
+        """Of no file."""
+        return Identity("random", "", "", "published")
 
     def shared(self, build: Any) -> Any:
         """AudioCLIP's tokenizer would be a file of weights."""

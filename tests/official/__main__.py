@@ -111,7 +111,8 @@ def compare_sam(_: Networks, folder: Path) -> Iterator[Row]:
 
 def compare_grid(networks: Networks, folder: Path) -> Iterator[Row]:
     """What `no-prompt` finds in a frame against segment-anything's automatic generator: as many objects, in
-    the same order, with the same masks, boxes and scores. Masks may differ where a logit is next to 0."""
+    the same order, with the same masks, boxes and scores. These masks' logits and opinions are stretched, and
+    so is what parts the two networks: a pixel may differ where a logit is next to 0."""
     expected = np.load(folder / "grid.npz")
     mask_grid = MaskGrid(networks["sam"], Batcher())
     for kind, limits in questions.GRIDS.items():
@@ -123,10 +124,10 @@ def compare_grid(networks: Networks, folder: Path) -> Iterator[Row]:
             assert len(masks) < asked, "the limits should refuse some"
             corners = [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in (each.box for each in found)]
             yield f"{title}: boxes", largest(corners, boxes), 0.0
-            yield f"{title}: scores", largest([each.quality for each in found], scores), 3.5e-5
+            yield f"{title}: scores", largest([each.quality for each in found], scores), 1e-4
             pixels = np.array([each.mask() for each in found])
             differ = float((pixels != masks).mean()) if pixels.shape == masks.shape else 1.0
-            yield f"{title}: pixels", differ, 1e-5
+            yield f"{title}: pixels", differ, 5e-5
 
 
 def compare_grounding_dino(networks: Networks, folder: Path) -> Iterator[Row]:
