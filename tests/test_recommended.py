@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +9,7 @@ import pytest
 from models.recommended import BASELINES, ORDER, recommended
 from models.strategies import STRATEGIES
 from service.options import merged, read_options, takes
-from service.redis_server import PrivateRedis
-from tests.clips import make_clip
-from tests.api import Api
+from tests.api import Api, sent
 
 BOX = STRATEGIES["box-prompt"]
 
@@ -69,29 +65,12 @@ def test_lines_of_a_text_are_a_list() -> None:
     assert merged(BOX, [("labels", '["a dog", "a cat"]')])["labels"] == ["a dog", "a cat"]
 
 
-# --- over HTTP
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """The hand worker knows `full-mask` and no weights."""
-    server = PrivateRedis(tmp_path_factory.mktemp("r"))
-    server.start()
-    with Api(tmp_path_factory.mktemp("api"), server.url) as api:
-        yield api
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path: Path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    make_clip(path, seconds=2, size=(64, 48), fps=5)
-    return path.read_bytes()
+# --- over HTTP: the hand worker knows `full-mask` and no weights
 
 
 @pytest.mark.parametrize("address", ["/segment", "/v1/segment", "/v1/segment/auto"])
 def test_a_request_that_names_no_strategy_is_answered(api: Api, clip: bytes, address: str) -> None:
-    answer = api.http.post(address, files={"media": clip})
+    answer = api.http.post(address, files=sent(clip))
     assert answer.status_code == 200, answer.text
     document = answer.json()
     assert (document["requested"], document["strategy"]) == ("auto", "full-mask")
@@ -101,18 +80,18 @@ def test_a_request_that_names_no_strategy_is_answered(api: Api, clip: bytes, add
 
 
 def test_a_named_strategy_is_that_one(api: Api, clip: bytes) -> None:
-    document = api.http.post("/segment", files={"media": clip}, data={"strategy": "full-mask"}).json()
+    document = api.http.post("/segment", files=sent(clip), data={"strategy": "full-mask"}).json()
     assert (document["requested"], document["strategy"]) == ("full-mask", "full-mask")
     assert document["warnings"] == []
-    made = api.http.post("/v1/jobs", files={"media": clip}, data={"strategy": "auto"}).json()
+    made = api.http.post("/v1/jobs", files=sent(clip), data={"strategy": "auto"}).json()
     assert (made["requested"], made["strategy"]) == ("auto", "full-mask")
 
 
 def test_options_that_nobody_ready_takes(api: Api, clip: bytes) -> None:
-    answer = api.http.post("/segment", files={"media": clip}, data={"labels": "dog"})
+    answer = api.http.post("/segment", files=sent(clip), data={"labels": "dog"})
     assert (answer.status_code, answer.json()["code"]) == (503, "weights_missing")
     assert answer.json()["detail"].startswith("box-prompt: ")
-    answer = api.http.post("/segment", files={"media": clip}, data={"labels": "dog", "points": "dense"})
+    answer = api.http.post("/segment", files=sent(clip), data={"labels": "dog", "points": "dense"})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_option")
 
 
