@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import gc
-import threading
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from torch import Tensor
@@ -25,12 +20,12 @@ from models.strategies.gate import SILENT, UNSEEN
 from models.strategies.no_prompt import NO_OBJECT, NoPrompt, build, middle, picture, softmax, stretched
 from models.strategies.options import GateOptions, GridThresholds, NoPromptOptions
 from models.suppliers import Prompt
+from tests.bench.timing import growth
 from tests.tiny_networks import frames, tiny_networks, window
 
 MANY = GridThresholds(stability=0.5, overlap=0.95)
 OPTIONS = NoPromptOptions(points_per_side=6, thresholds=MANY)
 LIMITS = GridLimits(points_per_side=6, stability=0.5, overlap=0.95)
-MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
@@ -105,26 +100,6 @@ def test_each_filter_filters(networks: Networks) -> None:
 
 
 # --- memory
-
-
-@contextmanager
-def growth() -> Iterator[list[float]]:
-    """By how many MiB the process grows at most while the block runs, as a list of one."""
-    gc.collect()
-    process, stop, result = psutil.Process(), threading.Event(), [0.0]
-    before = process.memory_info().rss
-
-    def watch() -> None:
-        while not stop.wait(0.002):
-            result[0] = max(result[0], (process.memory_info().rss - before) / MIB)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield result
-    finally:
-        stop.set()
-        watcher.join()
 
 
 def test_no_more_than_a_few_masks_are_at_full_size(networks: Networks, monkeypatch: Any) -> None:

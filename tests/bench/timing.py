@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import resource
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 
+import psutil
 import torch
 
 REPEATS = 3
@@ -27,6 +31,26 @@ class Timing:
     first_seconds: float
     peak_mib: float
     details: dict[str, float | int | str] = field(default_factory=dict)
+
+
+@contextmanager
+def growth() -> Iterator[list[float]]:
+    """By how many MiB the process grows at most while the block runs, as a list of one."""
+    gc.collect()
+    process, stop, result = psutil.Process(), threading.Event(), [0.0]
+    before = process.memory_info().rss
+
+    def watch() -> None:
+        while not stop.wait(0.002):
+            result[0] = max(result[0], (process.memory_info().rss - before) / MIB)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield result
+    finally:
+        stop.set()
+        watcher.join()
 
 
 def device() -> torch.device:
