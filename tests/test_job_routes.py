@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from service.renders import overlay_key
+from service.renders import render_key
 from tests.api import finished, is_problem, job_of, sent
 
 
@@ -107,7 +107,7 @@ def test_a_cursor_outlives_the_job_it_was_made_at(api, clip) -> None:
 
 def test_a_part_of_a_video_can_be_had(api, clip) -> None:
     job = finished(api, job_of(api, clip)["id"])
-    with api.worker.storage.open_write(overlay_key(job["id"])) as file:
+    with api.worker.storage.open_write(render_key(job["id"], "mp4")) as file:
         file.write(bytes(range(100)))
     address = f"{job['urls']['result']}?format=mp4"
     whole = api.http.get(address)

@@ -32,8 +32,8 @@ from models.media import (
     read_window,
     windows,
 )
-from models.segments import segments_44k
 from tests.clips import Picture, Sound, clip_bytes, drawn, make_clip, square_at, tone
+from tests.parity.data import segments_44k
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = (160, 120)
