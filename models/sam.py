@@ -49,8 +49,8 @@ CONFIGS: Mapping[str, Mapping[str, dict[str, Any]]] = MappingProxyType(
         "sam-vit-b": {"vision_config": _vit(768, 12, 12, 3)},
         "sam-tiny": {
             "vision_config": _vit(96, 4, 4, 2)
-            | {"image_size": 256, "output_channels": 64, "num_pos_feats": 32},
-            "prompt_encoder_config": {"hidden_size": 64, "image_size": 256},
+            | {"image_size": 160, "window_size": 5, "output_channels": 64, "num_pos_feats": 32},
+            "prompt_encoder_config": {"hidden_size": 64, "image_size": 160},
             "mask_decoder_config": {
                 "hidden_size": 64,
                 "mlp_dim": 256,

@@ -61,7 +61,7 @@ def test_prompts_of_all_kinds_and_frames_decode_together_as_alone(
 ) -> None:
     embeddings = segmenter.embed(frames)
     together, scores = segmenter.decode(embeddings, (60, 100), PROMPTS)
-    assert together.shape == (6, 3, 64, 64)
+    assert together.shape == (6, 3, 40, 40)
     for index, prompt in enumerate(PROMPTS):
         alone, score = segmenter.decode(embeddings, (60, 100), [prompt])
         torch.testing.assert_close(together[index], alone[0], atol=TOLERANCE, rtol=0)
@@ -78,7 +78,7 @@ def test_the_whole_forward_of_the_network_is_what_decode_computes(
     segmenter: Sam, frames: NDArray[np.uint8]
 ) -> None:
     """`SamModel.forward` on one image and one prompt, its inputs prepared here."""
-    scaled = torch.tensor([[[[10 * 256 / 100, 20 * 154 / 60]]]])
+    scaled = torch.tensor([[[[10 * 160 / 100, 20 * 96 / 60]]]])
     with torch.inference_mode():
         expected = segmenter.network(
             pixel_values=segmenter.preprocess(frames[0])[None],
@@ -99,12 +99,12 @@ def test_masks_come_back_at_the_size_of_the_frame(segmenter: Sam, frames: NDArra
     assert [len(each) for each in segmenter.decode(embeddings, size, [])] == [0, 0]
 
 
-@pytest.mark.parametrize("size", [(60, 100), (100, 60), (1, 7), (256, 256), (33, 500)])
+@pytest.mark.parametrize("size", [(60, 100), (100, 60), (1, 7), (160, 160), (33, 500)])
 def test_the_frame_fills_the_long_side_and_the_rest_is_zero(segmenter: Sam, size: tuple[int, int]) -> None:
     frame = np.full((*size, 3), 255, np.uint8)
     pixels = segmenter.preprocess(frame)
     height, width = segmenter.fitted(size)
-    assert max(height, width) == 256
+    assert max(height, width) == 160
     white = (255 - torch.tensor(sam.MEAN)) / torch.tensor(sam.STD)
     assert torch.allclose(pixels[:, :height, :width], white[:, None, None].expand(-1, height, width))
     assert not pixels[:, height:].any()
@@ -113,8 +113,8 @@ def test_the_frame_fills_the_long_side_and_the_rest_is_zero(segmenter: Sam, size
 
 def test_upscaling_maps_the_logits_of_the_frame_to_the_frame(segmenter: Sam) -> None:
     """A low-resolution step at half the fitted width becomes a step at half the frame."""
-    logits = torch.full((1, 1, 64, 64), -1.0)
-    logits[..., :32] = 1.0
+    logits = torch.full((1, 1, 40, 40), -1.0)
+    logits[..., :20] = 1.0
     mask = segmenter.upscale(logits, (60, 100))[0, 0] > 0
     assert mask.shape == (60, 100)
     assert mask[:, :50].all()
@@ -145,7 +145,7 @@ def test_five_frames_are_one_batch_and_a_second_request_none(
     assert counting.batches == [5]
     counts = segmenter.cache_counts
     assert (counts.hits, counts.misses, counts.entries) == (10, 5, 5)
-    assert counts.bytes == 5 * 64 * 16 * 16 * 4
+    assert counts.bytes == 5 * 64 * 10 * 10 * 4
 
 
 def test_equal_frames_of_one_batch_are_embedded_once(

@@ -185,16 +185,16 @@ def sam() -> Any:
         image_encoder=modeling.ImageEncoderViT(
             depth=4,
             embed_dim=96,
-            img_size=256,
+            img_size=160,
             norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
             num_heads=4,
             use_rel_pos=True,
             global_attn_indexes=(1, 3),
-            window_size=14,
+            window_size=5,
             out_chans=64,
         ),
         prompt_encoder=modeling.PromptEncoder(
-            embed_dim=64, image_embedding_size=(16, 16), input_image_size=(256, 256), mask_in_chans=16
+            embed_dim=64, image_embedding_size=(10, 10), input_image_size=(160, 160), mask_in_chans=16
         ),
         mask_decoder=modeling.MaskDecoder(
             transformer_dim=64,

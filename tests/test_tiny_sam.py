@@ -1,0 +1,146 @@
+"""The tiny SAM: its lessons, that it learns, and what the shipped one can do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models import sam
+from models.datasets.synthavs import SynthAVS
+from models.sam import Sam
+from models.suppliers import Prompt
+from models.training.family import questions
+from models.training.family.hints import HINTS, hints
+from models.training.family.questions import Picture
+from models.training.family.sam import SamTask, plan
+from models.weights import TINY_FOLDER, Weights
+
+SMALL = replace(plan(), batch=2)
+
+
+def leaves(batch: Any) -> list[Tensor]:
+    if isinstance(batch, Tensor):
+        return [batch]
+    return [leaf for key in sorted(batch) for leaf in leaves(batch[key])]
+
+
+def picture(clip: int = 0) -> tuple[Picture, NDArray[np.uint8]]:
+    shown = SynthAVS("val")[clip]
+    assert shown.instances is not None
+    network = Sam(sam.build("sam-tiny"), identity="random")
+    return Picture.of(shown.frames[0], shown.instances[0], network), shown.frames[:1]
+
+
+def test_a_step_shows_the_same_in_every_process_and_every_step_something_new() -> None:
+    first, again, other = (leaves(SamTask(SMALL).batch(step)) for step in (5, 5, 6))
+    assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+
+
+def test_a_few_steps_teach_a_batch() -> None:
+    task = SamTask(SMALL)
+    learner = task.learner.train()
+    optimizer = torch.optim.AdamW(learner.parameters(), 2e-3)
+    batch, totals = task.batch(0), []
+    for _ in range(8):
+        total = torch.stack(list(task.losses(batch).values())).sum()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        totals.append(float(total.detach()))
+    assert totals[-1] < 0.7 * totals[0], totals
+
+
+def test_boxes_are_off_by_no_more_than_their_slack_and_stay_in_the_frame() -> None:
+    mask = np.zeros((40, 60), bool)
+    mask[10:30, 20:60] = True  # 20 high, 40 wide, at the right edge
+    random = np.random.default_rng(0)
+    drawn = np.array([questions.box(mask, random) for _ in range(200)])
+    assert (drawn >= (8, 4, 53, 26)).all()
+    assert (drawn <= (26, 13, 60, 35)).all()
+    assert (drawn == (20, 10, 59, 29)).all(1).mean() == pytest.approx(questions.TIGHT, abs=0.1)
+
+
+def test_single_points_are_on_their_answer_or_right_beside_it() -> None:
+    random = np.random.default_rng(0)
+    kinds = []
+    for clip in range(0, 30, 3):
+        shown, _ = picture(clip)
+        for prompt, answer in questions.single_points(shown, random):
+            assert prompt.points is not None
+            x, y = prompt.points[0].astype(int)
+            near = shown.masks[answer, max(y - 4, 0) : y + 5, max(x - 4, 0) : x + 5]
+            assert near.any()
+            kinds.append((bool(shown.masks[answer, y, x]), answer == len(shown.masks) - 1))
+    assert {(True, False), (True, True)} <= set(kinds)
+
+
+@pytest.mark.parametrize("count", questions.COUNTS)
+def test_most_bright_places_of_a_rough_map_lie_on_the_object(count: tuple[int, int]) -> None:
+    random = np.random.default_rng(0)
+    hits: list[bool] = []
+    for clip in range(0, 24, 3):
+        shown, _ = picture(clip)
+        for prompt, answer in questions.heat_points(shown, random, count):
+            assert prompt.points is not None and prompt.labels is not None
+            assert prompt.labels.tolist() == [1] * count[0] + [0] * count[1]
+            columns, rows = prompt.points.astype(int).T
+            hits += [
+                bool(hit) == bool(label)
+                for hit, label in zip(shown.masks[answer, rows, columns], prompt.labels, strict=True)
+            ]
+    assert np.mean(hits) > 0.6
+
+
+def test_hints_say_how_far_the_object_of_a_patch_reaches() -> None:
+    truths = torch.zeros(2, 16, 16)
+    truths[0, 4:12, 4:8] = 1
+    truths[1] = 1 - truths[0]
+    told = hints(truths)
+    assert told.shape == (HINTS + 1, 4, 4)
+    assert told[-1].nonzero().tolist() == [[1, 1], [2, 1]]
+    middle = torch.tensor([1.5, 1.5, 1.5, 1.5]) / 4
+    assert torch.allclose(told[16:20, 1, 1] + middle, torch.tensor([0.25, 0.25, 0.5, 0.75]))
+    assert torch.equal(torch.nn.functional.pixel_shuffle(told[None, :16], 4)[0, 0], truths[0])
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Sam:
+    return sam.load(Weights(TINY_FOLDER / "none", prefer={"sam": "sam-tiny"}))
+
+
+def test_the_shipped_one_finds_objects_by_box_and_points(shipped: Sam) -> None:
+    random = np.random.default_rng(0)
+    found: dict[str, list[float]] = {}
+    for clip in range(0, 36, 3):
+        shown, frames = picture(clip)
+        for kind, asked in questions.exam(shown, random).items():
+            for prompt, answer in asked:
+                (masks,) = shipped.predict(frames, [prompt], multimask=prompt.box is None)
+                found.setdefault(kind, []).append(questions.iou(masks.best, shown.masks[answer]))
+    means = {kind: float(np.mean(values)) for kind, values in found.items()}
+    assert means["box"] > 0.8 and means["point"] > 0.7 and means["dense"] > 0.75, means
+
+
+def test_the_shipped_one_thinks_well_of_objects_and_ill_of_background(shipped: Sam) -> None:
+    random = np.random.default_rng(0)
+    inside, outside = [], []
+    for clip in range(0, 36, 3):
+        shown, frames = picture(clip)
+        ask = partial(Prompt, 0, labels=np.ones(1, np.int64))
+        point = questions.on(shown.masks[shown.objects[0]], random)
+        inside.append(ask(points=point[None].astype(np.float32)))
+        far = questions.on_background(shown, random)
+        assert far is not None
+        outside.append(ask(points=far[None].astype(np.float32)))
+        qualities = [float(each.scores.max()) for each in shipped.predict(frames, [inside[-1], outside[-1]])]
+        inside[-1], outside[-1] = qualities
+    assert np.median(inside) > 0.75
+    assert np.median(outside) < 0.3
