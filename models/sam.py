@@ -170,11 +170,30 @@ class Sam:
             boxes = self._tensor(
                 [np.asarray(prompt.box, np.float32) * np.tile(scale, 2) for prompt in prompts]
             )
+        mine = embeddings[[prompt.frame for prompt in prompts]]
+        return self.answer(mine, points, labels, boxes, multimask=multimask)
+
+    def answer(
+        self,
+        embeddings: Tensor,
+        points: Tensor | None,
+        labels: Tensor | None,
+        boxes: Tensor | None,
+        *,
+        multimask: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Logits [p, k, s, s] and qualities [p, k] of prompts, each with the embedding of its frame.
+
+        Points [p, n, 2] with labels [p, n], boxes [p, 4], both in pixels of the network.
+        """
         network = self.network
-        sparse, dense = network.prompt_encoder(points, labels, boxes, None)
-        positions = network.get_image_wide_positional_embeddings().expand(len(prompts), -1, -1, -1)
+        # The network wants prompts as (image, prompt of the image, ...).
+        sparse, dense = network.prompt_encoder(
+            *(None if each is None else each[:, None] for each in (points, labels, boxes)), None
+        )
+        positions = network.get_image_wide_positional_embeddings().expand(len(embeddings), -1, -1, -1)
         logits, scores = network.mask_decoder(
-            image_embeddings=embeddings[[prompt.frame for prompt in prompts]],
+            image_embeddings=embeddings,
             image_positional_embeddings=positions,
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
@@ -183,8 +202,8 @@ class Sam:
         return logits[:, 0], scores[:, 0]
 
     def _tensor(self, rows: Sequence[Any]) -> Tensor:
-        """One row a prompt -> [p, 1, ...]: the network wants prompts as (image, prompt of the image)."""
-        return torch.from_numpy(np.stack(rows)).to(self.device)[:, None]
+        """One row a prompt -> [p, ...] on the device."""
+        return torch.from_numpy(np.stack(rows)).to(self.device)
 
     @torch.inference_mode()
     def upscale(self, logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -131,7 +131,13 @@ class SamTask:
         losses, quality = {}, []
         for kind in ("box", "point", "heat"):
             asked = batch[kind]
-            logits, scores = self.answer(embeddings, asked)
+            logits, scores = self._sam.answer(
+                embeddings[asked["frame"]],
+                asked.get("points"),
+                asked.get("labels"),
+                asked.get("boxes"),
+                multimask=kind != "box",
+            )
             truth, objects = batch["truths"][asked["truth"]][:, None], asked["object"]
             each = mask_losses(logits / SHARPNESS, truth)  # [m, k]
             weight = torch.where(objects, 1.0, BACKGROUND)
@@ -139,26 +145,6 @@ class SamTask:
             quality.append(F.mse_loss(scores, overlap(logits, truth) * objects[:, None]))
         hinted = hint_loss(self._learner["hints"](embeddings), batch["hints"])
         return losses | {"quality": torch.stack(quality).mean(), "hints": hinted}
-
-    def answer(self, embeddings: Tensor, asked: Asked) -> tuple[Tensor, Tensor]:
-        """Logits [m, k, s/4, s/4] and qualities [m, k]: one mask for a box, three for points."""
-        network, points = self._network, asked.get("points")
-        with_labels = None if points is None else asked["labels"][:, None]
-        sparse, dense = network.prompt_encoder(
-            None if points is None else points[:, None],
-            with_labels,
-            asked["boxes"][:, None] if "boxes" in asked else None,
-            None,
-        )
-        positions = network.get_image_wide_positional_embeddings().expand(len(sparse), -1, -1, -1)
-        logits, scores = network.mask_decoder(
-            image_embeddings=embeddings[asked["frame"]],
-            image_positional_embeddings=positions,
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=points is not None,
-        )
-        return logits[:, 0], scores[:, 0]
 
     def scores(self) -> dict[str, float]:
         """IoU at full size, as strategies get it, of each kind of question."""
@@ -191,7 +177,8 @@ def initialise(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
             module.reset_parameters()
-    nn.init.normal_(network.shared_image_embedding.positional_embedding)
+    frequencies = network.shared_image_embedding.positional_embedding  # also those of the prompts
+    nn.init.normal_(frequencies.requires_grad_(False))
     nn.init.trunc_normal_(network.vision_encoder.pos_embed, std=0.02)
 
 
