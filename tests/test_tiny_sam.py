@@ -19,10 +19,10 @@ from models.suppliers import Prompt
 from models.training.family import questions
 from models.training.family.hints import HINTS, hints
 from models.training.family.questions import Picture
-from models.training.family.sam import SamTask, plan
+from models.training.family.sam import SamTask, task
 from models.weights import TINY_FOLDER, Weights
 
-SMALL = replace(plan(), batch=2)
+SMALL = replace(task().plan, batch=2)
 
 
 def leaves(batch: Any) -> list[Tensor]:
@@ -45,12 +45,12 @@ def test_a_step_shows_the_same_in_every_process_and_every_step_something_new() -
 
 
 def test_a_few_steps_teach_a_batch() -> None:
-    task = SamTask(SMALL)
-    learner = task.learner.train()
+    small = SamTask(SMALL)
+    learner = small.learner.train()
     optimizer = torch.optim.AdamW(learner.parameters(), 2e-3)
-    batch, totals = task.batch(0), []
+    batch, totals = small.batch(0), []
     for _ in range(8):
-        total = torch.stack(list(task.losses(batch).values())).sum()
+        total = torch.stack(list(small.losses(batch).values())).sum()
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
