@@ -113,6 +113,8 @@ def test_hints_say_how_far_the_object_of_a_patch_reaches() -> None:
 
 @pytest.fixture(scope="module")
 def shipped() -> Sam:
+    if not (TINY_FOLDER / "sam.safetensors").is_file():
+        pytest.skip("models/tiny holds no SAM")
     return sam.load(Weights(TINY_FOLDER / "none", prefer={"sam": "sam-tiny"}))
 
 
