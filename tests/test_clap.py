@@ -14,7 +14,7 @@ from transformers import ClapFeatureExtractor
 
 from models import clap
 from models.checkpoints import check_fit
-from models.clap import SAMPLE_RATE, Clap
+from models.clap import HEARING, SAMPLE_RATE, Clap, Hearing
 from models.errors import InvalidOption
 from models.install import install_trained
 from models.key_rules import RULES
@@ -35,7 +35,7 @@ def network() -> Any:
 
 @pytest.fixture
 def encoder(network: Any) -> Clap:
-    return Clap(network, tiny_roberta(clap.TEXT_TOKENS))
+    return clap.tiny(network)
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +56,20 @@ def test_sounds_together_are_as_each_alone(encoder: Clap, sound: NDArray[np.floa
     assert encoder.audio(sound[:0]).shape == (0, 64)
 
 
-def test_a_second_is_repeated_to_fill_ten(encoder: Clap, sound: NDArray[np.float32]) -> None:
-    ten = np.tile(sound, (1, 10))
-    torch.testing.assert_close(encoder.audio(sound), encoder.audio(ten), atol=TOLERANCE, rtol=0)
-    longer = np.concatenate([ten, ten[:, ::-1]], 1)
-    torch.testing.assert_close(encoder.audio(longer), encoder.audio(ten), atol=TOLERANCE, rtol=0)
+@pytest.mark.parametrize("hearing", HEARING.values(), ids=HEARING.keys())
+def test_sound_is_repeated_to_fill_what_is_heard(hearing: Hearing) -> None:
+    length = hearing.seconds * SAMPLE_RATE
+    piece = np.arange(1, 2 * length // 5, dtype=np.float32)[None]
+    heard = clap.filled(piece, hearing.seconds)
+    assert heard.shape == (1, length)
+    np.testing.assert_array_equal(heard, np.pad(np.tile(piece, 2), ((0, 0), (0, length - 2 * piece.size))))
+    whole = np.tile(piece, 4)
+    np.testing.assert_array_equal(clap.filled(whole, hearing.seconds), whole[:, :length])
+
+
+def test_what_is_beyond_is_not_heard(encoder: Clap, sound: NDArray[np.float32]) -> None:
+    longer = np.concatenate([sound, sound[:, ::-1]], 1)
+    torch.testing.assert_close(encoder.audio(longer), encoder.audio(sound), atol=TOLERANCE, rtol=0)
 
 
 def test_rounding_to_16_bits_is_that_of_the_original() -> None:
@@ -71,33 +80,42 @@ def test_rounding_to_16_bits_is_that_of_the_original() -> None:
 
 def test_rounding_can_be_left_out(network: Any, encoder: Clap, sound: NDArray[np.float32]) -> None:
     quiet = sound * np.float32(3e-5)
-    exact = Clap(network, tiny_roberta(clap.TEXT_TOKENS), quantise=False)
+    exact = Clap(network, tiny_roberta(clap.TEXT_TOKENS), hearing=HEARING["clap-tiny"], quantise=False)
     assert (exact.audio(quiet) - encoder.audio(quiet)).abs().max() > 1e-4
 
 
 def test_sentences_together_are_as_each_alone(network: Any, encoder: Clap) -> None:
     together = encoder.text(SENTENCES)
-    alone = torch.cat([Clap(network, tiny_roberta(77)).text([sentence]) for sentence in SENTENCES])
+    alone = torch.cat([clap.tiny(network).text([sentence]) for sentence in SENTENCES])
     torch.testing.assert_close(together, alone, atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(together.norm(dim=1), torch.ones(4))
     assert (together[0] - together[1]).abs().max() > 1e-4
 
 
-def reference_mel(sound: NDArray[np.float32]) -> torch.Tensor:
+def reference_mel(sound: NDArray[np.float32], hearing: Hearing) -> torch.Tensor:
     """What transformers' own extractor makes of it, a frame at a time, with the original's settings."""
-    extractor = ClapFeatureExtractor(frequency_min=50, truncation="rand_trunc", padding="repeatpad")
+    extractor = ClapFeatureExtractor(
+        frequency_min=50,
+        truncation="rand_trunc",
+        padding="repeatpad",
+        fft_window_size=hearing.window,
+        hop_length=hearing.hop,
+        max_length_s=hearing.seconds,
+    )
     features = extractor(list(quantised(sound)), sampling_rate=SAMPLE_RATE, return_tensors="pt")
     mel: torch.Tensor = features["input_features"].float()
     return mel
 
 
+@pytest.mark.parametrize("hearing", HEARING.values(), ids=HEARING.keys())
 @pytest.mark.parametrize("samples", [SAMPLE_RATE, 7 * SAMPLE_RATE // 2, 1000])
 def test_the_spectrogram_is_that_of_the_reference(
-    encoder: Clap, sound: NDArray[np.float32], samples: int
+    network: Any, sound: NDArray[np.float32], samples: int, hearing: Hearing
 ) -> None:
-    piece = np.tile(sound[:2], (1, 4))[:, :samples]
-    heard = torch.from_numpy(clap.filled(quantised(piece)))
-    torch.testing.assert_close(encoder.log_mel(heard), reference_mel(piece), atol=1e-4, rtol=0)  # dB
+    piece = np.tile(sound[:2], (1, 4))[:, : min(samples, hearing.seconds * SAMPLE_RATE)]
+    heard = torch.from_numpy(clap.filled(quantised(piece), hearing.seconds))
+    mel = Clap(network, tiny_roberta(77), hearing=hearing).log_mel(heard)
+    torch.testing.assert_close(mel, reference_mel(piece, hearing), atol=1e-4, rtol=0)  # dB
 
 
 def test_the_embeddings_are_those_of_the_whole_network(
@@ -106,7 +124,7 @@ def test_the_embeddings_are_those_of_the_whole_network(
     """Against `ClapModel.forward`, fed by transformers' own feature extractor."""
     ids, real = tiny_roberta(77).batch(SENTENCES)
     with torch.inference_mode():
-        mel = reference_mel(sound)
+        mel = reference_mel(sound, HEARING["clap-tiny"])
         expected = network(input_ids=ids, attention_mask=real.long(), input_features=mel)
     torch.testing.assert_close(encoder.text(SENTENCES), expected.text_embeds, atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(encoder.audio(sound), expected.audio_embeds, atol=TOLERANCE, rtol=0)

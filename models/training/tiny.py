@@ -18,7 +18,11 @@ from models.weights import TINY_FOLDER, digest, metadata, record, replace_text
 ACFPN = "ac-fpn"  # learns by its recipe, `tiny_acfpn`, in the loop of the published runs
 # The others -> the module whose `task(steps, seed)` says how it learns. By name: some import transformers.
 TASKS: Mapping[str, str] = MappingProxyType(
-    {"audioclip": "models.training.family.audioclip", "sam": "models.training.family.sam"}
+    {
+        "audioclip": "models.training.family.audioclip",
+        "clap": "models.training.family.clap",
+        "sam": "models.training.family.sam",
+    }
 )
 NETWORKS = (*TASKS, ACFPN)
 LARGEST = 10_000_000  # bytes
