@@ -30,22 +30,23 @@ from models.weights import Weights
 SAMPLE_RATE = 48_000  # Hz
 FREQUENCIES = (50, 14_000)  # Hz; below 50 the original filters have nothing
 MELS = 64
-POWER_FLOOR = 1e-10  # -100 dB
 TEXT_TOKENS = 77  # the longest sentence, its two ends included
 CLIPS_PER_BATCH = 16
 
 
 @dataclass(frozen=True)
 class Hearing:
-    """What of a sound reaches the network: how many seconds, seen through windows of how many samples."""
+    """What of a sound reaches the network: how many seconds, seen through windows of how many samples, and
+    from which power on: below it is what rounding to 16 bits leaves."""
 
     seconds: int = 10
     window: int = 1024
     hop: int = 480
+    floor: float = 1e-10
 
 
 HEARING: Mapping[str, Hearing] = MappingProxyType(
-    {"clap-630k-audioset-best": Hearing(), "clap-tiny": Hearing(seconds=1, window=2048, hop=760)}
+    {"clap-630k-audioset-best": Hearing(), "clap-tiny": Hearing(seconds=1, window=2048, hop=760, floor=1e-6)}
 )
 CONFIGS: Mapping[str, dict[str, Any]] = MappingProxyType(
     {
@@ -174,7 +175,7 @@ class Clap:
 
         In double precision: beside a loud tone, single precision's rounding would fill the silent bands.
         """
-        return decibels(self.power(sound, torch.float64).mT)
+        return self.decibels(self.power(sound, torch.float64).mT)
 
     def power(self, sound: Tensor, precision: torch.dtype) -> Tensor:
         """Sound [n, samples] -> the power of its mel bands [n, mel, time]."""
@@ -182,6 +183,10 @@ class Clap:
         window = torch.hann_window(size, dtype=precision, device=sound.device)
         spectrum = torch.stft(sound.to(precision), size, hop, window=window, return_complex=True)
         return self._filters.to(precision) @ (spectrum.real**2 + spectrum.imag**2)
+
+    def decibels(self, power: Tensor) -> Tensor:
+        """Powers [n, time, mel] -> what the network reads, [n, 1, time, mel]."""
+        return 10 * power.clamp(min=self.hearing.floor).log10()[:, None].float()
 
     @torch.inference_mode()
     def text(self, sentences: Sequence[str]) -> Tensor:
@@ -192,11 +197,6 @@ class Clap:
         ids, real = self.tokens.batch(sentences)
         outputs = self.network.text_model(ids.to(self.device), attention_mask=real.long().to(self.device))
         return F.normalize(self.network.text_projection(outputs.pooler_output), dim=-1)
-
-
-def decibels(power: Tensor) -> Tensor:
-    """Powers [n, time, mel] -> what the network reads, [n, 1, time, mel]."""
-    return 10 * power.clamp(min=POWER_FLOOR).log10()[:, None].float()
 
 
 def filled(sound: NDArray[np.float32], seconds: int) -> NDArray[np.float32]:

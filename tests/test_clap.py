@@ -104,7 +104,7 @@ def reference_mel(sound: NDArray[np.float32], hearing: Hearing) -> torch.Tensor:
     )
     features = extractor(list(quantised(sound)), sampling_rate=SAMPLE_RATE, return_tensors="pt")
     mel: torch.Tensor = features["input_features"].float()
-    return mel
+    return mel.clamp(min=10 * np.log10(hearing.floor))
 
 
 @pytest.mark.parametrize("hearing", HEARING.values(), ids=HEARING.keys())

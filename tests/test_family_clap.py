@@ -46,7 +46,7 @@ def test_spectra_add_up() -> None:
     def levels(sound: np.ndarray) -> np.ndarray:
         return np.full((len(sound), 1, 1), float((sound**2).mean()), np.float32)
 
-    pool = Pool(levels, 16_000, 1, seed=0)
+    pool = Pool(levels, 16_000, 1, RandomState(0))
     spectra, heard = pool.mixtures(RandomState(0), 400, 1.0)
     loudest = 2.0 * float(pool.voices.max())
     sources = heard[:, :CLASSES].sum(1)

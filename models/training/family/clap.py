@@ -35,8 +35,9 @@ TEMPLATES = ("the sound of a {}", "a {}", "{} sound")
 STRANGERS = 12  # names of a step that nothing in it sounds like
 EASY_PART = 0.1  # of the steps: from one clean source to everything
 APART = 0.3  # of the steps: sounds and names are told apart each for itself, before they meet
-REHEARSED = 0.95  # of the steps mix from the pool; the rest hears true mixtures
-POOL = 150  # seconds of each class
+REHEARSED = 0.9  # of the steps mix from the pool; the rest hears true mixtures
+POOL = 40  # seconds of each class
+POOL_STEPS = 60  # after which there is a new one: a network soon knows the voices of the old one by heart
 JUDGED = 60  # clips of a validation
 START_SCALE, START_THRESHOLD = 10.0, 0.3
 
@@ -94,20 +95,21 @@ class ClapTask:
         self.learner = Learner(self.network)
         self._ears = clap.tiny(clap.build(self.name))  # prepares sound and names, wherever the learner is
         self._strangers = strangers()
+        self._pool: tuple[int, Pool] | None = None
 
     def batch(self, step: int) -> Batch:
         """Everything about it follows from the step."""
         rng = RandomState([self.plan.seed, 1, step])
         if step < REHEARSED * self.plan.steps:
             hardness = min(1.0, step / (EASY_PART * self.plan.steps))
-            spectra, heard = self._pool.mixtures(rng, self.plan.batch, hardness)
+            spectra, heard = self._pool_of(step).mixtures(rng, self.plan.batch, hardness)
         else:
             spectra, heard = self._played(rng)
         others = [self._strangers[number] for number in rng.randint(len(self._strangers), size=STRANGERS)]
         names = [worded(name, rng) for name in (*NAMES, *NOISE, *others)]
         ids, real = self._ears.tokens.batch(names)
         meanings = np.pad(MEANINGS, ((0, STRANGERS), (0, 0)))
-        mel = clap.decibels(torch.from_numpy(spectra))
+        mel = self._ears.decibels(torch.from_numpy(spectra))
         weight = torch.tensor(0.0 if step < APART * self.plan.steps else 4.0)
         return Batch(mel, torch.from_numpy(heard), ids, real.long(), torch.from_numpy(meanings), weight)
 
@@ -119,9 +121,13 @@ class ClapTask:
         answers[1:] = np.pad(heard, ((0, 0), (0, 1)))
         return self._powers(np.concatenate([hush[None], sound])), answers
 
-    @cached_property
-    def _pool(self) -> Pool:
-        return Pool(self._powers, CLAP_RATE, self._size, self.plan.seed)
+    def _pool_of(self, step: int) -> Pool:
+        """One at a time is kept."""
+        number = step // POOL_STEPS
+        if self._pool is None or self._pool[0] != number:
+            rng = RandomState([self.plan.seed, 2, number])
+            self._pool = number, Pool(self._powers, CLAP_RATE, self._size, rng)
+        return self._pool[1]
 
     def _powers(self, sound: NDArray[np.float32]) -> NDArray[np.float32]:
         """Sound as the network gets it, but in single precision, which is faster."""

@@ -30,11 +30,12 @@ class Pool:
     """`size` seconds of each class, of noise and of near silence; `powers` turns sound [n, rate] into
     power spectra [n, time, bands]."""
 
-    def __init__(self, powers: Callable[[Spectra], Spectra], rate: int, size: int, seed: int) -> None:
-        rng, config = RandomState([seed, 0]), SynthConfig()
+    def __init__(self, powers: Callable[[Spectra], Spectra], rate: int, size: int, rng: RandomState) -> None:
+        config = SynthConfig()
 
         def spectra(voices: tuple[Voice, ...], snr: float) -> Spectra:
-            return powers(resampled(mixed(voices, snr, rng), RATE, rate)[None])[0]
+            made: Spectra = powers(resampled(mixed(voices, snr, rng), RATE, rate)[None])[0]
+            return made
 
         self.voices = np.array(
             [
