@@ -24,7 +24,7 @@ from models.datasets.kinds import CLASS_NAMES, TIMBRE_NAMES
 from models.datasets.mixing import mix
 from models.datasets.scenes import Scene, Track
 from models.datasets.synthavs import CLASS_OF_VOICE, SynthAVS
-from models.segments import CLAP_RATE, resampled, whole_seconds
+from models.segments import CLAP_RATE, quantised, resampled, whole_seconds
 from models.training.family.pool import HUSHED, Pool
 from models.training.family.sounds import CLASSES, RATE, mixed, seconds
 from models.training.family.task import Plan
@@ -131,7 +131,7 @@ class ClapTask:
 
     def _powers(self, sound: NDArray[np.float32]) -> NDArray[np.float32]:
         """Sound as the network gets it, but in single precision, which is faster."""
-        rounded = torch.from_numpy(clap.quantised(sound))
+        rounded = torch.from_numpy(quantised(sound))
         powers: NDArray[np.float32] = self._ears.power(rounded, torch.float32).mT.contiguous().numpy()
         return powers
 
