@@ -58,6 +58,7 @@ def test_spectra_add_up() -> None:
 
 def test_the_losses_fall_in_a_handful_of_steps() -> None:
     task = ClapTask(PLAN, pool=2)
+    task.learner.train()
     batch = task.batch(5)
     optimizer = torch.optim.AdamW(task.learner.parameters(), lr=3e-3)
     totals = []
