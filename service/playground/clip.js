@@ -106,7 +106,7 @@ export async function bundled() {
   }));
 }
 
-export const silent = (file) => new Sound("silence", "Muted", { url: `/samples/${file}`, fileName: file, truth: {} });
+export const silent = (file) => new Sound("silence", "muted", { url: `/samples/${file}`, fileName: file, truth: {} });
 
 function swapped(sound) {
   return new Sound(sound.file, sound.heard, { url: `/samples/${sound.file}`, fileName: sound.file, truth: sound.truth });

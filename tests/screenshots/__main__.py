@@ -150,6 +150,7 @@ def main(folder: Path) -> int:
 
 
 def taken(page: Page, path: Path, whole: bool) -> None:
+    page.evaluate("scrollTo(0, 0)")
     page.screenshot(path=path, full_page=whole)
     print(path)
 
