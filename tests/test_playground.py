@@ -224,7 +224,7 @@ def test_a_run_can_be_stopped(cluster, visit) -> None:
     one.page.click("summary:has-text('Sampling and output')")
     one.page.fill("[data-path='fps'] input.number", "20")
     one.page.click(".run")
-    one.page.wait_for_selector("text=frames")
+    one.page.wait_for_selector(".progress >> text=of 100 frames")
     one.page.click(".cancel")
     one.page.wait_for_selector("text=Stopped.")
     newest = cluster.http.get("/v1/jobs?limit=1").json()["data"][0]

@@ -19,7 +19,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
         ),
         "slow": Strategy(
             summary="Half a second a frame.",
-            module="tests.fault_strategies.slow",
+            module=f"{__name__}.slow",
             presets={"best": FullMaskOptions(), "paper": FullMaskOptions()},
             needs_pixels=False,
         ),
