@@ -15,8 +15,8 @@ AUTO = "auto"
 # `python -m models.training.evaluate all --data synth:test --protocol robust`.
 ORDER: Mapping[str, str] = MappingProxyType(
     {
-        "ac-fpn": "the best in the paper, and trained to segment nothing but what sounds",
-        "tpavi": "trained for it too; what AC-FPN is compared with",
+        "ac-fpn": "trained to segment nothing but what sounds; first by expectation, not yet by measurement",
+        "tpavi": "trained for it too, and higher in the paper; with all sound off it keeps most of its score",
         "box-prompt": "the best of those without training: it names what it hears, and may find nothing",
         "point-prompt": "finds the place of any sound, named or not; its masks are less sure",
         "heatmap-box-prompt": "the same places; a box of the brightest takes in more than the object",
