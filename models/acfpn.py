@@ -25,8 +25,9 @@ from models.audioclip.audio import AudioScale
 from models.audioclip.image import STRIDE
 from models.checkpoints import described, load_into, read_checkpoint
 from models.errors import WeightsInvalid
+from models.files import metadata
 from models.key_rules import AC_FPN
-from models.weights import Weights, metadata
+from models.weights import Weights
 
 STEM_STRIDE = 4  # of the first map, and of the head's sum
 

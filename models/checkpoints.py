@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.errors import WeightsInvalid, WeightsMissing
-from models.weights import metadata
+from models.files import metadata
 
 State = dict[str, Tensor]
 Config = TypeVar("Config")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from models.download import download, require_space
 from models.errors import WeightsInvalid, WeightsMissing
-from models.weights import NETWORKS, Weight, Weights, digest, hash_file, is_tiny, metadata, record
+from models.files import digest, hash_file, metadata
+from models.weights import NETWORKS, Weight, Weights, is_tiny, record
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,11 +10,7 @@ written when the file was made and checked before the first load of every proces
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +18,13 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from models.errors import WeightsInvalid, WeightsMissing
+from models.files import digest, metadata, replace_text
 
 DEFAULT_FOLDER = Path.home() / ".cache" / "earshot"
 TINY_FOLDER = Path(__file__).resolve().parent / "tiny"
 LOCK = "weights.lock.json"
 LOCKED = {"sha256", "bytes", "source", "source_sha256", "licence"}  # of each entry
 FRAME, OBJECT = "agreement of a frame", "agreement of an object"  # what AudioCLIP is calibrated to
-HASH_BLOCK = 1 << 22  # bytes read at a time
-HEADER_LIMIT = 100 << 20  # bytes; safetensors' own limit on its JSON header
 
 AUDIOCLIP = "https://github.com/AndreyGuzhov/AudioCLIP/releases/download/v0.1"
 SAM = "https://dl.fbaipublicfiles.com/segment_anything"
@@ -330,47 +325,6 @@ def is_tiny(name: str) -> bool:
     return name.removesuffix("-tiny") in NETWORKS and name.endswith("-tiny")
 
 
-_digests: dict[tuple[str, int, int], str] = {}
-_digests_lock = threading.Lock()
-
-
-def digest(path: Path) -> str:
-    """The file's sha256, computed once a process as long as its size and time of change stay the same."""
-    stat = path.stat()
-    key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
-    with _digests_lock:
-        if key not in _digests:
-            _digests[key] = hash_file(path, "sha256")
-        return _digests[key]
-
-
-def hash_file(path: Path, algorithm: str) -> str:
-    """Hex digest of a whole file, read in blocks."""
-    hasher = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(HASH_BLOCK):
-            hasher.update(block)
-    return hasher.hexdigest()
-
-
-def metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file; WeightsInvalid when it is cut short or not such a file."""
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(HEADER_LIMIT, size - 8):
-                raise ValueError("the header does not fit")
-            header = json.loads(file.read(length))
-        meta = header.pop("__metadata__", {})
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise WeightsInvalid(f"{path.name} is not a safetensors file: {error}.") from error
-    if 8 + length + end != size:
-        raise WeightsInvalid(f"{path.name} is cut short: {size} bytes of {8 + length + end}.")
-    return dict(meta)
-
-
 def read_lock(folder: Path) -> dict[str, Any]:
     """The lock file of a folder, name -> entry; empty when there is none."""
     path = folder / LOCK
@@ -406,15 +360,3 @@ def record(folder: Path, name: str, path: Path, *, source: str, source_sha256: s
 def write_lock(folder: Path, entries: Mapping[str, Any]) -> None:
     """The lock file of a folder, replaced whole."""
     replace_text(folder / LOCK, json.dumps(dict(sorted(entries.items())), indent=2) + "\n")
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old one or the new one, never half."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from models.checkpoints import read_safetensors
 from models.errors import DatasetInvalid, TrainingDiverged
+from models.files import metadata
 from models.training.family.loop import Habits, train
 from models.training.family.task import Plan
-from models.weights import metadata
 
 
 class Pairs(NamedTuple):

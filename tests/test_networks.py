@@ -14,9 +14,10 @@ from models.acfpn import ACFPN, AcFpnConfig
 from models.audioclip import AudioCLIP, AudioCLIPConfig
 from models.checkpoints import write_safetensors
 from models.errors import WeightsInvalid, WeightsMissing
+from models.files import digest
 from models.networks import Networks
 from models.strategies.ac_fpn import build
-from models.weights import Weights, digest, record
+from models.weights import Weights, record
 
 
 @pytest.fixture

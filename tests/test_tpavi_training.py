@@ -17,6 +17,7 @@ import torch
 
 from models.checkpoints import read_safetensors, weights_of, write_safetensors
 from models.errors import WeightsInvalid, WeightsMissing
+from models.files import metadata
 from models.pvt import Pvt, PvtConfig
 from models.resnet import ResNet, ResNetConfig
 from models.segments import resampled
@@ -32,7 +33,7 @@ from models.training.starts import Files, start_tpavi
 from models.training.step import LOSSES, factor, optimizer_for, update
 from models.training.train import Setup, Training
 from models.vggish import RATE, Vggish, VggishConfig, examples
-from models.weights import Weights, metadata, record
+from models.weights import Weights, record
 
 ROOT = Path(__file__).resolve().parent.parent
 

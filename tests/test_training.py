@@ -28,6 +28,7 @@ from models.checkpoints import read_safetensors, weights_of, write_safetensors
 from models.datasets.kinds import CLASS_NAMES
 from models.datasets.layouts import Order, write_layout
 from models.errors import TrainingDiverged, WeightsInvalid
+from models.files import metadata
 from models.tpavi import TPAVI
 from models.training import __main__ as command
 from models.training import tiny
@@ -38,7 +39,6 @@ from models.training.runs import Log, load_trained
 from models.training.starts import AUDIO, IMAGE
 from models.training.step import LOSSES, factor, optimizer_for, update
 from models.training.train import Setup, Training
-from models.weights import metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAST = AcFpnConfig(

@@ -265,7 +265,7 @@ def test_a_file_changed_behind_our_back_is_refused(weights: Weights) -> None:
 
 def test_each_file_is_hashed_once_a_process(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     get(weights)
-    monkeypatch.setattr("models.weights.hash_file", lambda *_: pytest.fail("hashed again"))
+    monkeypatch.setattr("models.files.hash_file", lambda *_: pytest.fail("hashed again"))
     weights.path("asset")
 
 

@@ -13,11 +13,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from models.errors import InvalidOption, WeightsMissing
+from models.files import digest
 from models.networks import Networks
 from models.strategies import STRATEGIES, Strategy
 from models.training.remembering import Remembering
 from models.training.runs import load_trained, network_in
-from models.weights import Identity, Weights, digest
+from models.weights import Identity, Weights
 
 
 class TrainedNetworks(Networks):

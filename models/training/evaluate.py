@@ -22,6 +22,7 @@ from tqdm import tqdm
 from models.datasets.avsbench import LAYOUTS
 from models.datasets.layouts import fresh_folder
 from models.errors import EarshotError, InvalidOption
+from models.files import replace_text
 from models.networks import Networks
 from models.training import gate
 from models.training.arms import TrainedNetworks, settings, strategies_of
@@ -32,7 +33,7 @@ from models.training.remembering import Remembering
 from models.training.runs import network_in
 from models.training.scores import NOTES, PROTOCOLS, Protocol, Score, formulas, scored
 from models.training.tables import Line, Report
-from models.weights import DEFAULT_FOLDER, TINY_FOLDER, Weights, replace_text
+from models.weights import DEFAULT_FOLDER, TINY_FOLDER, Weights
 
 NAMES = {"text": "report.txt", "markdown": "report.md", "json": "report.json"}
 

@@ -28,10 +28,10 @@ from torch.optim import Optimizer
 from models.acfpn import ACFPN, load_acfpn
 from models.checkpoints import load_into, read_safetensors, weights_of, write_safetensors
 from models.errors import DatasetInvalid, WeightsMissing
+from models.files import metadata, replace_text
 from models.tpavi import TPAVI, load_tpavi
 from models.training.learners import Learner
 from models.training.recipes import Recipe
-from models.weights import metadata, replace_text
 
 COLUMNS = ("step", "epoch", "loss", "rate", "val_miou", "val_miou_plus", "val_f", "seconds")
 # Whose tensors lie beside the optimiser's: the random generators' and the hints' names begin with these.

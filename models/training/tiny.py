@@ -12,8 +12,9 @@ import torch
 
 from models.checkpoints import State, read_safetensors, write_safetensors
 from models.errors import DatasetInvalid
+from models.files import digest, metadata, replace_text
 from models.training.family.task import Task
-from models.weights import TINY_FOLDER, digest, metadata, record, replace_text
+from models.weights import TINY_FOLDER, record
 
 ACFPN = "ac-fpn"  # learns by its recipe, `tiny_acfpn`, in the loop of the published runs
 # The others -> the module whose `task(steps, seed)` says how it learns. By name: some import transformers.

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from models.datasets.clip import Clips
 from models.errors import TrainingDiverged
+from models.files import replace_text
 from models.training.batches import SYNTH, Feed, Share, batch_of, open_clips
 from models.training.learners import Learner, learner_for
 from models.training.metrics import FrameIoU, PerImage
@@ -27,7 +28,7 @@ from models.training.recipes import Recipe
 from models.training.runs import Log, Progress, Run
 from models.training.starts import Files
 from models.training.step import factor, optimizer_for, update
-from models.weights import Weights, replace_text
+from models.weights import Weights
 
 SAMPLES = 6  # rows of the grid at the end
 SYNTH_JUDGED = 60  # clips of SynthAVS in a validation or a test

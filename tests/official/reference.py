@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from models.audioclip import AudioCLIP, AudioCLIPConfig
 from models.checkpoints import write_safetensors
+from models.files import digest
 from models.networks import Networks
 from models.strategies import STRATEGIES
 from models.text_tokens import tiny_roberta, tiny_wordpieces
-from models.weights import WEIGHTS, Weights, digest, record
+from models.weights import WEIGHTS, Weights, record
 from tests.official import questions
 from tests.official.packages import import_torchvision
 

@@ -30,10 +30,10 @@ from tqdm import tqdm
 
 from models.checkpoints import load_into, read_safetensors, weights_of, write_safetensors
 from models.errors import DatasetInvalid, TrainingDiverged
+from models.files import replace_text
 from models.training.family.task import Plan, Task
 from models.training.runs import Progress, packed, random_states, set_random_states, unpack
 from models.training.step import gradient_norm
-from models.weights import replace_text
 
 LOGGED_EVERY = 20  # steps
 SMOOTHING = 0.05  # of the logged losses: the newest step's share
