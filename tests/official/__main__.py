@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import BertConfig, ClapConfig, ClapModel
+from transformers import BertConfig, ClapConfig, ClapModel, SamConfig, SamModel
 
 from models import grounding_dino, sam
 from models.batching import Batcher
@@ -59,8 +59,8 @@ class Converted(Networks):
         return network.eval()
 
     def sam(self) -> sam.Sam:
-        """At the size of `sam-tiny`."""
-        return sam.Sam(self.filled(sam.build("sam-tiny"), "sam", "sam"), identity="parity")
+        """A small one."""
+        return sam.Sam(self.filled(SamModel(SamConfig(**questions.SAM)), "sam", "sam"), identity="parity")
 
     def dino(self) -> grounding_dino.GroundingDino:
         """Swin-T as it is and the rest small."""
@@ -96,7 +96,7 @@ def largest(ours: Any, theirs: NDArray[Any]) -> float:
 def compare_sam(_: Networks, folder: Path) -> Iterator[Row]:
     """Logits at the size of the frames, for points, boxes and both: the authors' predictor against both
     suppliers."""
-    network, expected = sam.build("sam-tiny"), np.load(folder / "sam.npz")
+    network, expected = SamModel(SamConfig(**questions.SAM)).eval(), np.load(folder / "sam.npz")
     load_into(network, RULES["sam"].apply(read_checkpoint(folder / "sam.pth")), "sam.pth")
     segmenter = sam.Sam(network, identity="plain")
     low, scores = segmenter.decode(segmenter.embed(questions.FRAMES), SIZE, questions.PROMPTS)

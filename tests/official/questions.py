@@ -36,6 +36,25 @@ ROBERTA = {
     "num_attention_heads": 12,
     "intermediate_size": 256,
 }
+SAM = {  # as transformers names the sizes of `reference.sam`
+    "vision_config": {
+        "hidden_size": 96,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "mlp_dim": 384,
+        "global_attn_indexes": [1, 3],
+        "image_size": 256,
+        "output_channels": 64,
+        "num_pos_feats": 32,
+    },
+    "prompt_encoder_config": {"hidden_size": 64, "image_size": 256},
+    "mask_decoder_config": {
+        "hidden_size": 64,
+        "mlp_dim": 256,
+        "num_attention_heads": 4,
+        "iou_head_hidden_dim": 64,
+    },
+}
 BERT = {
     "vocab_size": 1030,
     "hidden_size": 64,

@@ -180,7 +180,7 @@ def checkpoint_of_dino(network: Any) -> dict[str, Any]:
 
 
 def sam() -> Any:
-    """segment-anything at the size of `sam-tiny`."""
+    """A small segment-anything; `questions.SAM` has its sizes for transformers."""
     modeling = importlib.import_module("segment_anything.modeling")
     return modeling.Sam(
         image_encoder=modeling.ImageEncoderViT(
