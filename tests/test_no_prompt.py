@@ -90,7 +90,7 @@ def test_each_filter_filters(networks: Networks) -> None:
         for name, change in {
             "none": {},
             "quality": {"quality": 0.951},
-            "stability": {"stability": 0.999},
+            "stability": {"stability": 0.85},
             "overlap": {"overlap": 0.3},
             "all": {"quality": 1.0},
         }.items()
@@ -235,7 +235,7 @@ def test_frames_are_one_batch_of_the_encoder_and_a_second_request_none(networks:
 @pytest.mark.parametrize("score", ["minmax", "softmax", "cosine"])
 def test_what_scores_above_the_threshold_sounds(no_prompt: NoPrompt, score: Any) -> None:
     options = replace(
-        OPTIONS, score=score, thresholds=replace(MANY, score=0.2 if score != "cosine" else -1.0)
+        OPTIONS, score=score, thresholds=replace(MANY, score=0.01 if score != "cosine" else -1.0)
     )
     for answer in run(no_prompt, 0.5, 0.4, options=options):
         assert answer.instances

@@ -245,7 +245,7 @@ def test_a_job_that_was_deleted_meanwhile(cluster, visit) -> None:
 
 def test_a_missing_method_says_how_it_is_installed(visit) -> None:
     one = visit()
-    one.page.check("input[value=ac-fpn]")
+    one.page.check("input[value=tpavi]")
     assert "python -m service weights import" in one.page.inner_text(".strategy:has(:checked)")
     assert one.page.is_disabled(".run")
 

@@ -64,7 +64,9 @@ def whole(pieces) -> bytes:
 
 def test_json_has_the_shape_of_the_contract() -> None:
     document = json.loads(whole(as_json(result_of(lines_of(2)))))
-    assert [*document] == ["job_id", "strategy", "models", "media", "frames", "timing", "warnings"]
+    assert [*document] == [
+        *("job_id", "strategy", "requested", "models", "media", "frames", "timing", "warnings")
+    ]
     assert document["media"] == {"width": 32, "height": 24, "fps": 30.0, "duration": 2.0, "rotation": 0}
     assert len(document["frames"]) == 2 and document["warnings"] == ["No sound."]
 

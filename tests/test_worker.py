@@ -198,7 +198,7 @@ def test_kill_9_loses_only_what_was_in_work() -> None:
         assert record.attempt == 2
         after = {blob.window: blob.key for blob in workers.jobs.blobs(job)}
         assert committed.items() <= after.items(), "what was committed is not run again"
-        unbroken = workers.submit("full-mask", 96)  # the same masks, at no cost
+        unbroken = workers.submit("free", 96)  # the same masks, at no cost
         workers.wait(unbroken)
         assert workers.result(job) == workers.result(unbroken)
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -84,7 +85,9 @@ class Training:
             self.run.open(resume=self.setup.resume)
         self.fabric.barrier()
         learner.to(self.fabric.device)
-        learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # a third faster on a processor
+        for module in learner.modules():
+            if isinstance(module, nn.Conv2d):  # a third faster on a processor
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in the stub
         progress = self.run.restore(learner, optimizer)
         module, wrapped = self.fabric.setup(learner, optimizer)
         self.loop(learner, module, cast(Optimizer, wrapped), progress)

@@ -23,7 +23,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             presets={"best": FullMaskOptions(), "paper": FullMaskOptions()},
             needs_pixels=False,
         ),
-        "ac-fpn": REAL["ac-fpn"],
+        "tpavi": REAL["tpavi"],
         "full-mask": REAL["full-mask"],
     }
 )
