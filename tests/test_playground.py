@@ -102,7 +102,7 @@ def test_from_a_sample_to_masks_and_the_line_that_does_the_same(cluster, visit, 
     one.page.click(".clip:has-text('One of three')")
     one.run()
     assert one.lanes() == ["third"]
-    one.page.wait_for_function("document.querySelector('video').currentTime > 0.2")
+    assert until(lambda: one.page.evaluate("document.querySelector('video').currentTime") > 0.2, 20)
     assert one.bright() > 100, "the outline is on the picture"
     with one.page.expect_download() as download:
         one.page.click("text=RLE JSON")
@@ -146,7 +146,7 @@ def test_only_what_differs_from_the_defaults_is_sent(visit) -> None:
     words = shlex.split(one.page.inner_text("#code").replace("\\\n", " "))
     assert {"fps=2", "thresholds.heatmap=0.7", "gate.noise=false", "points=local"} <= set(words)
     one.page.click("text=Heat map")
-    one.page.wait_for_function("document.querySelector('[data-path=\"fps\"]').isConnected")
+    assert until(lambda: one.page.evaluate("document.querySelector('[data-path=\"fps\"]').isConnected"), 20)
 
 
 def test_muted_the_masks_go_and_the_reason_is_told(visit) -> None:

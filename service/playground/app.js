@@ -89,7 +89,7 @@ class Playground {
         this.strategies = data;
         this.health(data.some((one) => one.ready) ? "ready" : "no worker", data.some((one) => one.ready));
         if (before !== now) this.drawMethod();
-        if (this.away && this.problem && this.problem.code === "unreachable") this.fail(null);
+        if (this.problem && this.problem.code === "unreachable") this.fail(null);
         this.away = false;
         if (!this.clips.length) await this.loadClips();
       } catch (problem) {
