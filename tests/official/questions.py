@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from models.mask_grid import GridLimits
@@ -36,7 +38,7 @@ ROBERTA = {
     "num_attention_heads": 12,
     "intermediate_size": 256,
 }
-SAM = {  # as transformers names the sizes of `reference.sam`
+SAM: dict[str, dict[str, Any]] = {  # as transformers names them; `reference.sam` reads them too
     "vision_config": {
         "hidden_size": 96,
         "num_hidden_layers": 4,
@@ -44,6 +46,7 @@ SAM = {  # as transformers names the sizes of `reference.sam`
         "mlp_dim": 384,
         "global_attn_indexes": [1, 3],
         "image_size": 256,
+        "window_size": 14,
         "output_channels": 64,
         "num_pos_feats": 32,
     },

@@ -26,6 +26,7 @@ from models.weights import WEIGHTS, Weights, record
 from tests.official import questions
 from tests.official.packages import import_torchvision
 
+PATCH = 16  # pixels a side that SAM makes one token of
 FIRMNESS, OPINION, SPREAD = 2e3, 0.88, 2.0  # of random masks and of what SAM thinks of them
 
 
@@ -180,27 +181,37 @@ def checkpoint_of_dino(network: Any) -> dict[str, Any]:
 
 
 def sam() -> Any:
-    """A small segment-anything; `questions.SAM` has its sizes for transformers."""
+    """segment-anything in the sizes of `questions.SAM`."""
     modeling = importlib.import_module("segment_anything.modeling")
+    vision, decoder = questions.SAM["vision_config"], questions.SAM["mask_decoder_config"]
+    side, width = vision["image_size"], vision["output_channels"]
     return modeling.Sam(
         image_encoder=modeling.ImageEncoderViT(
-            depth=4,
-            embed_dim=96,
-            img_size=160,
+            depth=vision["num_hidden_layers"],
+            embed_dim=vision["hidden_size"],
+            img_size=side,
             norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
-            num_heads=4,
+            num_heads=vision["num_attention_heads"],
             use_rel_pos=True,
-            global_attn_indexes=(1, 3),
-            window_size=5,
-            out_chans=64,
+            global_attn_indexes=vision["global_attn_indexes"],
+            window_size=vision["window_size"],
+            out_chans=width,
         ),
         prompt_encoder=modeling.PromptEncoder(
-            embed_dim=64, image_embedding_size=(10, 10), input_image_size=(160, 160), mask_in_chans=16
+            embed_dim=width,
+            image_embedding_size=(side // PATCH, side // PATCH),
+            input_image_size=(side, side),
+            mask_in_chans=16,
         ),
         mask_decoder=modeling.MaskDecoder(
-            transformer_dim=64,
-            transformer=modeling.TwoWayTransformer(depth=2, embedding_dim=64, num_heads=4, mlp_dim=256),
-            iou_head_hidden_dim=64,
+            transformer_dim=width,
+            transformer=modeling.TwoWayTransformer(
+                depth=2,
+                embedding_dim=width,
+                num_heads=decoder["num_attention_heads"],
+                mlp_dim=decoder["mlp_dim"],
+            ),
+            iou_head_hidden_dim=decoder["iou_head_hidden_dim"],
         ),
     )
 
