@@ -17,7 +17,8 @@ def squashed(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return frames
     small = np.empty((len(frames), SIDE, SIDE, 3), np.uint8)
     for target, frame in zip(small, frames, strict=True):
-        pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float()
+        # Copied: what the decoder hands over must not be written to, and torch knows no such tensor.
+        pixels = torch.from_numpy(frame.astype(np.float32)).permute(2, 0, 1)[None]
         resized = F.interpolate(pixels, (SIDE, SIDE), mode="bilinear", align_corners=False)[0]
         target[:] = resized.round().byte().permute(1, 2, 0).numpy()
     return small

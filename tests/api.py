@@ -1,10 +1,11 @@
-"""The API for tests, in a thread of their process: real HTTP, Redis and sandbox, and a small worker."""
+"""The API for tests, in a thread of their process: real HTTP, Redis and sandbox, and a worker beside it."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import httpx
 import uvicorn
@@ -17,9 +18,16 @@ from tests.handwork import HandWorker
 
 
 class Api:
-    """The API in a thread of this process, and its hand worker."""
+    """The API in a thread of this process, and its worker: a small one, or what `make_worker` makes."""
 
-    def __init__(self, folder: Path, redis_url: str, **settings: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        redis_url: str,
+        make_worker: Callable[[Settings], Any] = HandWorker,
+        **settings: object,
+    ) -> None:
+        self.make_worker = make_worker
         self.settings = Settings(
             redis_url=redis_url,
             storage_url=(folder / "storage").as_uri(),
@@ -33,17 +41,16 @@ class Api:
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.url = f"http://127.0.0.1:{self.settings.port}"
         self.http = httpx.Client(base_url=self.url, timeout=20)
-        self.worker: HandWorker | None = None
+        self.worker: Any = None
 
     def __enter__(self) -> Self:
         self.thread.start()
         assert until(lambda: self.server.started, 20)
-        self.worker = HandWorker(self.settings)
+        self.worker = self.make_worker(self.settings)
         self.worker.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self.worker is not None
         self.worker.stop()
         self.http.close()
         self.server.should_exit = True

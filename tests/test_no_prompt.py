@@ -266,11 +266,6 @@ def test_nothing_found_and_nothing_heard(no_prompt: NoPrompt) -> None:
     assert run(no_prompt, 0.5, options=deaf)[0].reason == UNSEEN
 
 
-def test_a_frame_of_one_colour(no_prompt: NoPrompt) -> None:
-    (answer,) = no_prompt(window(0.5, pixels=np.zeros((1, 50, 50, 3), np.uint8)), OPTIONS)
-    assert answer.mask.shape == (50, 50)
-
-
 def test_published_sound_is_another(no_prompt: NoPrompt) -> None:
     clip = window(0.5)
     ours, theirs = (

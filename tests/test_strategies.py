@@ -259,14 +259,6 @@ def test_no_sound_is_an_empty_mask_under_best_and_a_guess_under_paper(networks: 
 
 
 @pytest.mark.parametrize(("name", "preset"), PRESETS)
-def test_frames_of_one_colour_are_answered(networks: Networks, name: str, preset: str) -> None:
-    for colour in (0, 255):
-        clip = window(0.5, pixels=np.full((1, 40, 50, 3), colour, np.uint8))
-        (answer,) = run(networks, name, clip, STRATEGIES[name].presets[preset])
-        assert answer.mask.shape == (40, 50)
-
-
-@pytest.mark.parametrize(("name", "preset"), PRESETS)
 @pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 3)])
 def test_slivers_are_answered(networks: Networks, name: str, preset: str, size: tuple[int, int]) -> None:
     (answer,) = run(networks, name, window(0.5, size=size), STRATEGIES[name].presets[preset])
