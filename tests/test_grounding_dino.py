@@ -66,7 +66,7 @@ def test_all_pairs_together_give_the_boxes_of_one_caption_at_a_time(
         for label in labels:
             fresh = GroundingDino(network, tiny_bert(256), SMALL, pairs_per_batch=1)
             alone += fresh.detect(frames[frame : frame + 1], [[label]], threshold=0.0)[0]
-        assert len(together[frame]) == 60 * len(labels)
+        assert len(together[frame]) == network.config.num_queries * len(labels)
         close(together[frame], alone)
 
 
@@ -140,10 +140,10 @@ def test_frames_are_resized_as_the_original_does(size: tuple[int, int], expected
 
 @pytest.mark.parametrize("size", [(1, 90), (90, 1), (1, 1)])
 def test_a_sliver_of_an_image_has_fewer_places_than_queries(
-    detector: GroundingDino, size: tuple[int, int]
+    network: Any, detector: GroundingDino, size: tuple[int, int]
 ) -> None:
     found = detector.detect(np.zeros((1, *size, 3), np.uint8), [["dog"]], threshold=0.0)
-    assert len(found[0]) == 60
+    assert len(found[0]) == network.config.num_queries
 
 
 def test_captions_are_written_as_the_original_does() -> None:

@@ -23,6 +23,7 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "audioclip": "models.training.family.audioclip",
         "clap": "models.training.family.clap",
         "sam": "models.training.family.sam",
+        "grounding-dino": "models.training.family.grounding_dino",
     }
 )
 NETWORKS = (*TASKS, ACFPN)
