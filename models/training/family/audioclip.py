@@ -9,6 +9,7 @@ known: every cosine of a batch has a right answer, not only those of a pair. A s
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -45,8 +46,10 @@ class Stage(NamedTuple):
 
 # At 224 pixels a picture costs five times what it costs at 96: shapes are learnt small, then seen large.
 SMALL, LARGE = Stage(96, 28, 6, (96,)), Stage(224, 8, 3, (96, 96, 128, 192))
-SMALL_PART = 0.7  # of the steps
-EASY_PART = 0.3  # in which noise rises to its full level
+# Hearing is the slower to learn and the cheaper to teach: it goes first, alone but for the names of sounds.
+HEARING_PART = 0.4  # of the steps
+SMALL_PART = 0.8  # of the steps, hearing among them
+EASY_PART = 0.1  # in which noise rises to its full level
 TEMPLATES = ("{}", "{}", "a {}", "the sound of a {}", "a picture of a {}", "Look! Object of {}")
 STRANGERS = 8  # sentences of a step that name nothing of SynthAVS
 JUDGED = 30  # clips of a validation
@@ -61,12 +64,18 @@ class Sentences(NamedTuple):
     names: Tensor
 
 
-class Batch(NamedTuple):
-    """Pictures [n, 3, s, s] with the share of each place that shows a class, [n, 13, s/8, s/8]; sounds
-    [m, 1, samples] and whether each class, or nothing but noise, sounds: [m, 13]; and sentences."""
+class Pictures(NamedTuple):
+    """Images [n, 3, s, s], and the share of each place that shows a class, or none: [n, 13, s/8, s/8]."""
 
     images: Tensor
     places: Tensor
+
+
+class Batch(NamedTuple):
+    """Pictures, or None while hearing is learnt; sounds [m, 1, samples] and whether each class, or nothing
+    but noise, sounds: [m, 13]; and sentences."""
+
+    pictures: Pictures | None
     sounds: Tensor
     heard: Tensor
     tokens: Tensor
@@ -74,9 +83,9 @@ class Batch(NamedTuple):
 
 
 def task(steps: int | None = None, seed: int = 0) -> AudioClipTask:
-    """About half an hour of one core."""
+    """About three quarters of an hour of one core."""
     return AudioClipTask(
-        Plan(steps=steps or 2000, batch=SOUNDS, best="mean", rate=2.5e-3, validate_every=300, seed=seed)
+        Plan(steps=steps or 4500, batch=SOUNDS, best="mean", rate=2.5e-3, validate_every=300, seed=seed)
     )
 
 
@@ -91,6 +100,7 @@ class Learner(nn.Module):
             nn.init.constant_(scale, float(np.log(10.0)))
         self.biases = nn.ParameterDict({name: nn.Parameter(torch.tensor(-4.0)) for name in QUESTIONS})
         self.hints = Hints(network.config.image.channels)
+        self.hearer = nn.Linear(network.config.embed, CLASSES + 1)  # sounds do not wait for words either
         self.place_scale = nn.Parameter(torch.tensor(float(np.log(10.0))))
 
     def scale(self, question: str) -> Tensor:
@@ -124,7 +134,8 @@ class Hints(nn.Module):
         return total / len(self.MAPS)
 
 
-QUESTIONS = ("at", "it", "ai", "pt", "pa")  # audio, image, text and place, two by two
+# Of audio, image, text and place, two by two: what each counts.
+QUESTIONS = MappingProxyType({"at": 4.0, "it": 1.0, "ai": 1.0, "pt": 24.0, "pa": 6.0})
 
 
 class AudioClipTask:
@@ -149,16 +160,13 @@ class AudioClipTask:
     def batch(self, step: int) -> Batch:
         """Pictures and sounds that know nothing of each other: which belong together, their classes tell."""
         rng = RandomState([self.plan.seed, 1, step])
-        stage = SMALL if step < SMALL_PART * self.plan.steps else LARGE
-        shown = [scene_of(rng, stage) for _ in range(stage.scenes)]
-        shown += [cut(rng, stage) for _ in range(stage.crops)]
-        images, places = zip(*shown, strict=True)
+        pictures = None
+        if step >= HEARING_PART * self.plan.steps:
+            pictures = shown(rng, SMALL if step < SMALL_PART * self.plan.steps else LARGE)
         easy = max(0.0, 1 - step / (EASY_PART * self.plan.steps))
         waves, heard = seconds(rng, SOUNDS, easy, AUDIOCLIP_RATE)
         sounds = torch.from_numpy(waves)[:, None]
-        return Batch(
-            torch.cat(images), torch.cat(places), sounds, torch.from_numpy(heard), *self.sentences(rng)
-        )
+        return Batch(pictures, sounds, torch.from_numpy(heard), *self.sentences(rng))
 
     def sentences(self, rng: RandomState) -> Sentences:
         """Each class once, by its name or its timbre's; the names of noise; and some that name nothing."""
@@ -174,28 +182,37 @@ class AudioClipTask:
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """A cross-entropy a question."""
-        network, ask = self.network, self.learner.logits
-        text = unit(network.encode_text(batch.tokens))
-        sound = unit(network.encode_audio(batch.sounds))
-        features = network.visual(batch.images.to(memory_format=torch.channels_last), surgery=True)
+        text = unit(self.network.encode_text(batch.tokens))
+        heard = self.network.encode_audio(batch.sounds)
+        sound = unit(heard)
+        named = (batch.heard @ batch.names.T).clamp(max=1)
+        return {
+            "at": self.asked("at", sound @ text.T, named),
+            "heard": F.binary_cross_entropy_with_logits(self.learner.hearer(heard), batch.heard),
+        } | (self.seen(batch.pictures, batch, sound, text) if batch.pictures else {})
+
+    def seen(self, pictures: Pictures, batch: Batch, sound: Tensor, text: Tensor) -> dict[str, Tensor]:
+        """Whatever is asked of pictures."""
+        images = pictures.images.to(memory_format=torch.channels_last)
+        features = self.network.visual(images, surgery=True)
         image, place = unit(features.pooled), F.normalize(features.maps[4], dim=1)
-        share = F.adaptive_avg_pool2d(batch.places[:, :CLASSES], place.shape[-1])
+        share = F.adaptive_avg_pool2d(pictures.places[:, :CLASSES], place.shape[-1])
         share = F.pad(share, (0, 0, 0, 0, 0, 1))  # no place shows noise
         visible = (share.amax((2, 3)) > VISIBLE).float()
         of_text = torch.einsum("nchw,kc->nkhw", share, batch.names).clamp(max=1)
         of_sound = torch.einsum("nchw,mc->nmhw", share, batch.heard).clamp(max=1)
-        asked = {
-            "at": (sound @ text.T, (batch.heard @ batch.names.T).clamp(max=1), 4.0),
-            "it": (image @ text.T, (visible @ batch.names.T).clamp(max=1), 1.0),
-            "ai": (image @ sound.T, (visible @ batch.heard.T).clamp(max=1), 1.0),
-            "pt": (torch.einsum("nehw,ke->nkhw", place, text), of_text, 24.0),
-            "pa": (torch.einsum("nehw,me->nmhw", place, sound), of_sound, 6.0),
+        return {
+            "it": self.asked("it", image @ text.T, (visible @ batch.names.T).clamp(max=1)),
+            "ai": self.asked("ai", image @ sound.T, (visible @ batch.heard.T).clamp(max=1)),
+            "pt": self.asked("pt", torch.einsum("nehw,ke->nkhw", place, text), of_text),
+            "pa": self.asked("pa", torch.einsum("nehw,me->nmhw", place, sound), of_sound),
+            "hints": self.learner.hints(features.maps, pictures.places),
         }
-        losses = {
-            name: weight * F.binary_cross_entropy_with_logits(ask(name, cosines), answer)
-            for name, (cosines, answer, weight) in asked.items()
-        }
-        return losses | {"hints": self.learner.hints(features.maps, batch.places)}
+
+    def asked(self, question: str, cosines: Tensor, answer: Tensor) -> Tensor:
+        """The weighted cross-entropy of a question."""
+        logits = self.learner.logits(question, cosines)
+        return QUESTIONS[question] * F.binary_cross_entropy_with_logits(logits, answer)
 
     @torch.no_grad()
     def scores(self) -> dict[str, float]:
@@ -274,6 +291,13 @@ def tie(pool: AttentionPool) -> None:
     the network has learnt. Its map is in tune with sounds, which AC-FPN needs."""
     for projection in (pool.q_proj, pool.k_proj):
         projection.load_state_dict(pool.v_proj.state_dict())
+
+
+def shown(rng: RandomState, stage: Stage) -> Pictures:
+    """The pictures of a step."""
+    scenes = [scene_of(rng, stage) for _ in range(stage.scenes)]
+    images, places = zip(*scenes, *(cut(rng, stage) for _ in range(stage.crops)), strict=True)
+    return Pictures(torch.cat(images), torch.cat(places))
 
 
 def scene_of(rng: RandomState, stage: Stage) -> tuple[Tensor, Tensor]:
