@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from numpy.random import RandomState
 
+from models import clap
 from models.datasets.kinds import CLASS_NAMES, TIMBRE_NAMES
+from models.datasets.synthavs import SynthAVS
 from models.training import tiny
-from models.training.family.clap import ANSWERS, MEANINGS, NAMES, ClapTask, best_f1
+from models.training.family.clap import ANSWERS, MEANINGS, NAMES, ClapTask, best_f1, judged, seconds_of
 from models.training.family.clap import strangers as unheard
 from models.training.family.pool import Pool
 from models.training.family.sounds import CLASSES
 from models.training.family.task import Plan
 from models.vocabularies import NOISE
+from models.weights import Weights
 
 PLAN = Plan(steps=10, batch=8, best="F1")
 
@@ -83,3 +88,20 @@ def test_the_best_f1_is_that_of_the_best_threshold() -> None:
 def test_the_family_knows_it() -> None:
     task = tiny.task("clap", steps=3, seed=7)
     assert (task.name, task.plan.steps, task.plan.seed) == ("clap-tiny", 3, 7)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_shipped_one_names_what_sounds(seed: int) -> None:
+    sounds, classes = seconds_of(SynthAVS("test", 8, seed=seed))
+    encoder = clap.load(Weights(prefer={"clap": "clap-tiny"}))
+    scores = judged(encoder.network, sounds, classes)
+    assert scores["F1"] > 0.7
+    assert scores["top1"] > 0.85
+    assert scores["heard"] > 0.9
+
+
+def test_the_shipped_one_knows_silence() -> None:
+    encoder = clap.load(Weights(prefer={"clap": "clap-tiny"}))
+    fit = partial(torch.matmul, encoder.audio(np.zeros((1, clap.SAMPLE_RATE), np.float32)))
+    assert fit(encoder.text(list(NOISE)).T).argmax() == NOISE.index("Silence")
+    assert fit(encoder.text(list(NOISE)).T).max() > fit(encoder.text(list(NAMES)).T).max()

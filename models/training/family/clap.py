@@ -30,7 +30,7 @@ from models.training.family.sounds import CLASSES, RATE, mixed, seconds
 from models.training.family.task import Plan
 from models.vocabularies import NOISE, vocabulary
 
-PLAN = Plan(steps=1200, batch=64, best="F1", rate=3e-3, warmup=50, clip=5.0, validate_every=200)
+PLAN = Plan(steps=5000, batch=64, best="F1", rate=3e-3, warmup=50, clip=5.0, validate_every=200)
 TEMPLATES = ("the sound of a {}", "a {}", "{} sound")
 STRANGERS = 12  # names of a step that nothing in it sounds like
 EASY_PART = 0.1  # of the steps: from one clean source to everything
