@@ -230,15 +230,12 @@ def test_silence_is_empty_under_best(box_prompt: BoxPrompt) -> None:
 
 
 def test_names_of_noise_close_the_gate(networks: Networks, box_prompt: BoxPrompt) -> None:
-    """A name that fits better than any name of noise opens it, one that fits worse closes it."""
+    """A name that fits better than any name of noise opens it, one that fits worse closes it. A name of noise
+    that the caller asks for is no rival of itself, so these give one of each sort with any weights."""
     clip = window(0.5)
     clap = networks["clap"]
-    sound = clap.audio(clip.audio[48_000])
-    labels = [f"{i} things" for i in range(60)] + ["ZZZZ", "q", "é" * 30]
-    fits = (sound @ clap.text(labels).T)[0]
-    noise = float((sound @ clap.text(NOISE).T).max())
-    best_label, worst_label = labels[int(fits.argmax())], labels[int(fits.argmin())]
-    assert float(fits.min()) < noise < float(fits.max())
+    fits = (clap.audio(clip.audio[48_000]) @ clap.text(NOISE).T)[0]
+    best_label, worst_label = NOISE[int(fits.argmax())], NOISE[int(fits.argmin())]
     assert box_prompt.recognise(clip, BoxPromptOptions(labels=(best_label,)))[0] == [None]
     assert box_prompt.recognise(clip, BoxPromptOptions(labels=(worst_label,)))[0] == [NOISY]
     (answer,) = box_prompt(clip, BoxPromptOptions(labels=(worst_label,)))

@@ -16,6 +16,10 @@ from models.strategies.options import PointPromptOptions
 from models.suppliers import Prompt
 
 THRESHOLDS = {"global": 0.0, "local": 0.60, "dense": 0.85}  # the paper's for single sources; global has none
+# Where the published search finds no peak, every pixel of a flat map is a point: 50,000 of them cost SAM
+# minutes and say nothing.
+MOST_POINTS = 4096
+FLAT = "The frame looks alike everywhere to this second of sound: no place stands out."
 
 
 class PointPrompt:
@@ -26,7 +30,12 @@ class PointPrompt:
 
     def __call__(self, window: Window, options: PointPromptOptions) -> Iterator[FrameMasks]:
         """Frames in order."""
-        return self.heat_prompting(window, options, lambda heat, size: [prompt(heat, size, options)])
+
+        def ask(heat: Heat, size: tuple[int, ...]) -> list[Prompt]:
+            asked = prompt(heat, size, options)
+            return [asked] if len(asked.labels) <= MOST_POINTS else []
+
+        return self.heat_prompting(window, options, ask, FLAT)
 
 
 def prompt(heat: Heat, size: tuple[int, ...], options: PointPromptOptions) -> Prompt:
