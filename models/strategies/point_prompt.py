@@ -33,6 +33,7 @@ class PointPrompt:
 
         def ask(heat: Heat, size: tuple[int, ...]) -> list[Prompt]:
             asked = prompt(heat, size, options)
+            assert asked.labels is not None, "a prompt of points has labels"
             return [asked] if len(asked.labels) <= MOST_POINTS else []
 
         return self.heat_prompting(window, options, ask, FLAT)
