@@ -231,7 +231,7 @@ class Weights:
         """The installed weight that serves this network, or this weight itself; else WeightsMissing."""
         choices = (self.prefer[name],) if name in self.prefer else self.variants(name)
         for choice in choices:
-            if self._complete(choice):
+            if self.present(choice):
                 return choice
         wanted = choices[0]
         raise WeightsMissing(f"The weights {wanted} are not installed. {self._remedy(wanted)}")
@@ -308,9 +308,10 @@ class Weights:
         entry = read_lock(self.tiny if is_tiny(name) else self.folder).get(name, {})
         return dict(entry)
 
-    def _complete(self, name: str) -> bool:
+    def present(self, name: str) -> bool:
+        """Whether the file of this very weight is there, recorded, with the assets it needs."""
         needs = () if is_tiny(name) else self.registry[name].needs
-        return self.file(name).is_file() and bool(self.lock(name)) and all(map(self._complete, needs))
+        return self.file(name).is_file() and bool(self.lock(name)) and all(map(self.present, needs))
 
     def _remedy(self, name: str) -> str:
         if is_tiny(name):

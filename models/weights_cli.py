@@ -11,7 +11,8 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
+from urllib.parse import urlparse
 
 from models.errors import EarshotError
 from models.install import fetch, import_checkpoint, verify
@@ -43,7 +44,10 @@ def _parser(folder: Path) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
 
     listing = commands.add_parser("list", help="every weight: size, licence, source, whether installed")
-    listing.add_argument("--json", action="store_true", help="as JSON lines")
+    form = listing.add_mutually_exclusive_group()
+    form.add_argument("--json", dest="show", action="store_const", const=_as_json, help="as JSON lines")
+    form.add_argument("--table", dest="show", action="store_const", const=_as_row, help="as Markdown")
+    listing.set_defaults(show=_as_text)
     listing.set_defaults(run=_list)
 
     fetching = commands.add_parser("fetch", help="download, check and import")
@@ -64,29 +68,53 @@ def _parser(folder: Path) -> argparse.ArgumentParser:
 
 
 def _list(arguments: argparse.Namespace, weights: Weights) -> int:
-    for network in NETWORKS:
-        for name in weights.variants(network):
-            _show(name, weights, arguments.json)
-    for name, weight in weights.registry.items():
-        if weight.importer is None:
-            _show(name, weights, arguments.json)
+    if arguments.show is _as_row:
+        _say("| weight | MB | licence | source |\n|---|---|---|---|")
+    known = [name for network in NETWORKS for name in weights.variants(network)]
+    networks = [
+        name for name in known if name in weights.registry or weights.lock(name)
+    ]  # not all are shipped
+    assets = [name for name, weight in weights.registry.items() if weight.importer is None]
+    for name in [*networks, *assets]:
+        _say(arguments.show(_entry(name, weights)))
     return OK
 
 
-def _show(name: str, weights: Weights, as_json: bool) -> None:
+def _entry(name: str, weights: Weights) -> dict[str, Any]:
+    """What is known of one weight."""
     weight, lock = weights.registry.get(name), weights.lock(name)
-    size = weight.bytes if weight else lock.get("bytes")
-    licence = weight.licence if weight else lock.get("licence")
-    source = weight.url if weight else "shipped in models/tiny"
-    installed = weights.installed(name)
-    if as_json:
-        entry = {"name": name, "installed": installed, "bytes": size, "licence": licence, "source": source}
-        _say(json.dumps(entry | {"sha256": lock.get("sha256")}))
-        return
-    mark = "installed" if installed else "-"
-    megabytes = f"{size / 1e6:.1f} MB" if size else "-"
-    _say(f"{name:24} {mark:10} {megabytes:>10}  {licence or '-'}")
-    _say(f"{'':24} {source or 'no public source: train it, or import a checkpoint'}")
+    return {
+        "name": name,
+        "installed": weights.present(name),
+        "bytes": weight.bytes if weight else lock.get("bytes"),
+        "licence": weight.licence if weight else lock.get("licence"),
+        "source": weight.url if weight else "shipped in models/tiny",
+        "sha256": lock.get("sha256"),
+    }
+
+
+def _as_json(entry: dict[str, Any]) -> str:
+    return json.dumps(entry)
+
+
+def _as_text(entry: dict[str, Any]) -> str:
+    mark = "installed" if entry["installed"] else "-"
+    source = entry["source"] or "no public source: train it, or import a checkpoint"
+    first = f"{entry['name']:24} {mark:10} {_megabytes(entry):>10}  {entry['licence'] or '-'}"
+    return f"{first}\n{'':24} {source}"
+
+
+def _as_row(entry: dict[str, Any]) -> str:
+    """For the README: what is so on every machine."""
+    source = entry["source"]
+    if source and source.startswith("https://"):
+        source = f"[{urlparse(source).netloc}]({source})"
+    size = _megabytes(entry).removesuffix(" MB")
+    return f"| `{entry['name']}` | {size} | {entry['licence'] or '-'} | {source or 'yours'} |"
+
+
+def _megabytes(entry: dict[str, Any]) -> str:
+    return f"{entry['bytes'] / 1e6:.1f} MB" if entry["bytes"] else "-"
 
 
 def _fetch(arguments: argparse.Namespace, weights: Weights) -> int:

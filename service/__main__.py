@@ -56,6 +56,14 @@ def weights(words: Sequence[str]) -> int:
     return run(words, settings().weights_dir)
 
 
+def print_settings(_arguments: Namespace) -> int:
+    """For the README, and for people who look for one."""
+    from service.settings_table import table
+
+    print(table())
+    return 0
+
+
 def settings(host: str | None = None, port: int | None = None) -> Settings:
     """What the environment says; the command line goes over it."""
     from pydantic import ValidationError
@@ -82,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--workers", type=worker_count, default=1, metavar="N", help="worker processes (1)")
     one.set_defaults(run=serve)
 
-    one = command("api", "Start the HTTP process; settings come from the environment (service/settings.py).")
+    one = command("api", "Start the HTTP process; settings come from the environment: see `settings`.")
     add_address(one)
     one.set_defaults(run=api)
 
@@ -92,6 +100,9 @@ def parser() -> argparse.ArgumentParser:
     one = command("segment", "Send a clip to a running service and write its masks into a folder.")
     add_segment(one)
     one.set_defaults(run=segment)
+
+    one = command("settings", "Print every setting, its default and what it is, as a table.")
+    one.set_defaults(run=print_settings)
 
     command("weights", "List, fetch, verify and import weights.")
     return root

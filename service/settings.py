@@ -67,13 +67,17 @@ class Settings(BaseSettings):
     """Decoded windows that a worker keeps for the next run on the same upload."""
 
     max_upload_bytes: int = Field(default=256 * MEBIBYTE, ge=1)
+    """Of one request; more is refused while it arrives."""
     interactive_seconds: float = Field(default=60.0, gt=0)
     """A clip up to this length may be waited for, and goes ahead of longer ones."""
     job_seconds: float = Field(default=7200.0, gt=0)
+    """The longest clip."""
     max_pixels: int = Field(default=4096 * 4096, ge=1)
+    """Of one frame."""
     max_frames: int = Field(default=7200, ge=1)
     """Sampled frames of one job."""
     max_tracks: int = Field(default=16, ge=1)
+    """Streams of one file."""
 
     queue_jobs: int = Field(default=256, ge=1)
     """Jobs neither finished nor refused, all tenants together."""
@@ -86,15 +90,21 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(default=30.0, gt=0)
     """A window without sign of life for this long is sent again."""
     heartbeat_seconds: float = Field(default=5.0, gt=0)
+    """How often a window in work gives a sign of life."""
     redelivery_seconds: float = Field(default=10.0, gt=0)
     """A worker silent for this long is dead to the message broker, which gives its messages to others."""
     reconcile_seconds: float = Field(default=5.0, gt=0)
+    """How often somebody looks for windows that were lost."""
     sweep_seconds: float = Field(default=15.0, gt=0)
+    """How often expired jobs and uploads are deleted."""
     drain_seconds: float = Field(default=30.0, ge=0)
     """From SIGTERM to the end of the process: windows in work that take longer are handed back."""
     result_ttl: float = Field(default=24 * HOUR, gt=0)
+    """A result is kept this long after its job has ended."""
     upload_ttl: float = Field(default=1 * HOUR, gt=0)
+    """An upload is kept this long after its last use."""
     idempotency_ttl: float = Field(default=24 * HOUR, gt=0)
+    """An `Idempotency-Key` is remembered this long."""
 
     decode_seconds: float = Field(default=60.0, gt=0)
     """Wall clock and CPU time of one call of the decoder."""
@@ -106,11 +116,15 @@ class Settings(BaseSettings):
     requests_per_minute: int = Field(default=0, ge=0)
     """Per key; 0 is no limit."""
     host: str = "127.0.0.1"
+    """The address that the API listens at."""
     port: int = Field(default=8000, ge=0, le=65535)
+    """Its port."""
     wait_seconds: float = Field(default=30.0, ge=0)
     """How long a synchronous call waits unless its `Prefer` header says."""
     max_wait_seconds: float = Field(default=60.0, ge=0)
+    """The longest wait that a `Prefer` header may ask for."""
     log_level: str = "INFO"
+    """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
 
     @field_validator("strategies", "api_keys", mode="before")
     @classmethod

@@ -18,7 +18,8 @@ from tests.cluster import Cluster
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = "http://127.0.0.1:8000"
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 LINES = [line for language, text in BLOCKS if language == "sh" for line in text.splitlines() if line]
 PROGRAMS = [text for language, text in BLOCKS if language == "python"]
 
@@ -91,3 +92,12 @@ def test_the_containers_are_in_the_compose_file(line: str) -> None:
 def test_what_the_readme_links_to_exists() -> None:
     links = re.findall(r"\]\((?!http)([^)]+)\)", (ROOT / "README.md").read_text())
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("settings", ["settings"]), ("weights", ["weights", "list", "--table"])]
+)
+def test_the_tables_are_what_the_commands_print(name: str, words: list[str]) -> None:
+    written = re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", README, re.DOTALL)
+    assert written is not None
+    assert written[1] == run([sys.executable, "-m", "service", *words], ROOT)
