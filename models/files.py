@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import threading
+import uuid
 from pathlib import Path
 
 from models.errors import WeightsInvalid
@@ -60,11 +59,11 @@ def metadata(path: Path) -> dict[str, str]:
 
 def replace_text(path: Path, text: str) -> None:
     """Write a small file so that a reader sees the old one or the new one, never half."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(handle, "w") as file:
+        with temporary.open("x") as file:  # readable for whom the umask says, unlike those of `tempfile`
             file.write(text)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

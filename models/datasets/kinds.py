@@ -31,3 +31,4 @@ KINDS = (
 )
 CLASS_NAMES = tuple(kind.name for kind in KINDS)
 TIMBRE_NAMES = tuple(kind.timbre for kind in KINDS)
+CLASSES = len(KINDS)

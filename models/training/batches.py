@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from models.audioclip.preprocess import image_input
 from models.datasets.avsbench import AVSBench, Reading
 from models.datasets.clip import Clip, Clips
-from models.datasets.kinds import CLASS_NAMES
+from models.datasets.kinds import CLASS_NAMES, CLASSES
 from models.datasets.synthavs import SynthAVS
 from models.datasets.views import NegativeAudio
 from models.errors import InvalidOption
@@ -30,7 +30,6 @@ from models.training.inputs import inputs_of
 from models.training.recipes import Recipe
 
 SYNTH = "synth"
-CLASSES = len(CLASS_NAMES)
 # Their shares among clips with a wrong sound. Digital silence is not among them: its -180 dB would rule the
 # statistics of a whole batch, and it is known for what it is without a network.
 NEGATIVES = {"noise": 0.4, "offscreen": 0.6}

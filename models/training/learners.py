@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from models import acfpn, tpavi
 from models.acfpn import ACFPN, AcFpnConfig
 from models.audioclip.audio import AudioScale
+from models.datasets.kinds import CLASSES
 from models.tpavi import TPAVI, TpaviConfig
-from models.training.batches import CLASSES
 from models.training.recipes import NetworkConfig, Recipe
 from models.training.starts import Files, ears, start_acfpn, start_tpavi
 from models.vggish import Vggish

@@ -24,11 +24,11 @@ from models.audioclip.image import AttentionPool
 from models.audioclip.preprocess import image_input
 from models.audioclip.tokenizer import Tokenizer
 from models.datasets.drawing import draw
-from models.datasets.kinds import KINDS
+from models.datasets.kinds import CLASSES, KINDS
 from models.datasets.scenes import Scene, SynthConfig, compose
 from models.datasets.synthavs import SynthAVS
 from models.segments import AUDIOCLIP_RATE, resampled, whole_seconds
-from models.training.family.sounds import CLASSES, seconds
+from models.training.family.sounds import seconds
 from models.training.family.task import Plan
 from models.vocabularies import NOISE, vocabulary
 

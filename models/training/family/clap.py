@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from transformers import ClapModel
 
 from models import clap
-from models.datasets.kinds import CLASS_NAMES, TIMBRE_NAMES
+from models.datasets.kinds import CLASS_NAMES, CLASSES, TIMBRE_NAMES
 from models.datasets.mixing import mix
 from models.datasets.scenes import Scene, Track
 from models.datasets.synthavs import CLASS_OF_VOICE, SynthAVS
 from models.segments import CLAP_RATE, quantised, resampled, whole_seconds
 from models.training.family.pool import HUSHED, Pool
-from models.training.family.sounds import CLASSES, RATE, mixed, seconds
+from models.training.family.sounds import RATE, mixed, seconds
 from models.training.family.task import Plan
 from models.vocabularies import NOISE, vocabulary
 

@@ -18,7 +18,7 @@ from numpy.random import RandomState
 from torch import Tensor, nn
 
 from models import grounding_dino as dino
-from models.datasets.kinds import CLASS_NAMES, KINDS
+from models.datasets.kinds import CLASS_NAMES, CLASSES
 from models.datasets.scenes import SynthConfig
 from models.datasets.synthavs import SPLITS
 from models.grounding_dino import Answer, GroundingDino, ImageFeatures, TextFeatures
@@ -81,7 +81,7 @@ class Learner(nn.Module):
         super().__init__()
         self.network = network
         self.place, self.phrase = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.classes = nn.Linear(width, len(KINDS))
+        self.classes = nn.Linear(width, CLASSES)
         nn.init.constant_(self.classes.bias, -UNLIKELY)
         self.extent = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4)
@@ -113,7 +113,7 @@ class GroundingDinoTask:
         rng = RandomState([self.plan.seed, list(SPLITS).index("train"), step])
         config = setting(rng)
         shown = [picture(config, rng) for _ in range(self.plan.batch)]
-        asked = [*range(len(KINDS)), *range(len(KINDS)), *[NOBODY] * STRANGERS]
+        asked = [*range(CLASSES), *range(CLASSES), *[NOBODY] * STRANGERS]
         questions = [of_nothing(rng) if number == NOBODY else of_class(number, rng) for number in asked]
         pairs = pairing(shown, asked, rng) if step >= ALONE * self.plan.steps else []
         most = max(len(each.kinds) for each in shown)
@@ -169,7 +169,7 @@ class GroundingDinoTask:
             text.features[word[: len(text.features)]].mean(0) for text, word in zip(texts, words, strict=True)
         ]
         meant = learner.classes(learner.phrase(torch.stack(means)))
-        asked = (batch.asked[:, None] == torch.arange(len(KINDS), device=shown.device)).float()
+        asked = (batch.asked[:, None] == torch.arange(CLASSES, device=shown.device)).float()
         kinds = F.cross_entropy(shown[row, place], batch.kinds[row, thing], reduction="sum")
         return {
             "hint_kind": kinds / max(1, len(row)),

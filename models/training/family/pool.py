@@ -13,10 +13,11 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
+from models.datasets.kinds import CLASSES
 from models.datasets.scenes import SynthConfig, voice_of
 from models.datasets.timbres import Voice
 from models.segments import resampled
-from models.training.family.sounds import CLASSES, RATE, SNR, mixed
+from models.training.family.sounds import RATE, SNR, mixed
 
 CHANCES = (0.18, 0.34, 0.27, 0.17, 0.04)  # of none, one, two, ... sources in a second
 HUSHED = (60.0, 100.0)  # dB that what counts as silence is below a source

@@ -6,13 +6,12 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
 
-from models.datasets.kinds import KINDS
+from models.datasets.kinds import CLASSES
 from models.datasets.mixing import LEVEL
 from models.datasets.scenes import SynthConfig, voice_of
 from models.datasets.timbres import LOOP, LOOP_BITS, LOOP_RATE, TURN, Voice, increment, noise_loop, play, ramp
 from models.segments import resampled
 
-CLASSES = len(KINDS)
 RATE = 16_000  # Hz, of SynthAVS
 CHANCES = (0.08, 0.57, 0.26, 0.09)  # of none, one, two and three sources in a second
 SNR = (-5.0, 30.0)  # dB
