@@ -20,8 +20,11 @@ def serve(arguments: Namespace) -> int:
     """Redis, API and workers on this machine, until Ctrl-C."""
     from service.embedded import CannotServe, Embedded
 
+    given = settings(arguments.host, arguments.port)
+    if given.model_fields_set & {"storage_url", "scratch_dir"}:  # else both are in a folder of ours
+        given = stored(given)
     try:
-        Embedded(settings(arguments.host, arguments.port), arguments.workers).run()
+        Embedded(given, arguments.workers).run()
     except CannotServe as error:
         print(error, file=sys.stderr)
         return 1
@@ -32,14 +35,14 @@ def api(arguments: Namespace) -> int:
     """The HTTP process."""
     from service.app import serve_http
 
-    return serve_http(settings(arguments.host, arguments.port))
+    return serve_http(stored(settings(arguments.host, arguments.port)))
 
 
 def worker(_arguments: Namespace) -> int:
     """The process that holds the networks."""
     from service.worker import work
 
-    return work(settings())
+    return work(stored(settings()))
 
 
 def segment(arguments: Namespace) -> int:
@@ -75,7 +78,20 @@ def settings(host: str | None = None, port: int | None = None) -> Settings:
         return Settings.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         wrong = "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())
-        raise SystemExit(f"A setting has a wrong value. {wrong}") from error
+        print(f"A setting has a wrong value. {wrong}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def stored(given: Settings) -> Settings:
+    """The same, if what is stored can be stored where they say; else a sentence, and the end."""
+    from service.storage import Storage, StorageUnfit
+
+    try:
+        Storage(given.storage_url, given.scratch_dir)
+    except StorageUnfit as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from error
+    return given
 
 
 def parser() -> argparse.ArgumentParser:

@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     """Redis 6.2 or newer, append-only file on, `noeviction`; `unix:///path?db=0` works too."""
     storage_url: str = Field(
         default="file://" + str(Path(tempfile.gettempdir()) / "earshot"),
+        min_length=1,
         validation_alias=AliasChoices("EARSHOT_STORAGE_URL", "STORAGE_URL"),
     )
     """Where uploads and results are: any fsspec URL (`file:///srv/earshot`, `s3://bucket/prefix`)."""

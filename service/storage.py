@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any
 from uuid import uuid4
 
@@ -30,16 +31,25 @@ KEY = re.compile(r"(uploads|windows|renders)(/[A-Za-z0-9_-][A-Za-z0-9._-]*){1,2}
 PARTIAL = "partial"  # the folder of files that are being written, inside a local store
 
 
+class StorageUnfit(Exception):
+    """The message is a sentence that says what to change."""
+
+
 class Storage:
     """One store. `scratch` holds what is on its way in or out; losing it loses nothing."""
 
     def __init__(self, url: str, scratch: Path) -> None:
-        self.fs, root = fsspec.core.url_to_fs(url)
+        try:
+            self.fs, root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError, OSError) as error:
+            known = re.sub(r"//[^/@]*@", "//", url)  # no key in a message
+            raise StorageUnfit(f"STORAGE_URL is {known}, which cannot be used: {error}.") from error
         self.root = root.rstrip("/")
         self.folder = Path(self.root) if isinstance(self.fs, LocalFileSystem) else None
         self.partial = (self.folder or scratch) / PARTIAL
         self.copies = scratch / "copies"
-        self.partial.mkdir(parents=True, exist_ok=True)
+        for folder, setting in ((self.partial, "STORAGE_URL"), (scratch, "EARSHOT_SCRATCH_DIR")):
+            make_writable(folder, setting)
         self._copying = threading.Lock()
 
     @contextmanager
@@ -160,6 +170,18 @@ class Storage:
         if not KEY.fullmatch(key):
             raise ValueError(f"{key!r} is not a key of this store.")
         return f"{self.root}/{key}"
+
+
+def make_writable(folder: Path, setting: str) -> None:
+    """Make the folder where it is missing, and put a file into it and away again."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise StorageUnfit(
+            f"{folder} cannot be written to ({error.strerror}); name another folder in {setting}."
+        ) from error
 
 
 def modified(info: Mapping[str, Any]) -> float:

@@ -88,8 +88,41 @@ def test_a_service_without_workers_is_refused(count: str, capsys: pytest.Capture
 def test_a_wrong_setting_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EARSHOT_WORKER_THREADS", "many")
     ended = run("worker")
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert ended.stderr.startswith("A setting has a wrong value. worker_threads: ")
+
+
+@pytest.mark.parametrize("command", ["serve", "api", "worker"])
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        pytest.param("file:///proc/earshot", "/proc/earshot/partial cannot be written to (", id="read-only"),
+        pytest.param("floppy://key:secret@a/b", "STORAGE_URL is floppy://a/b, which cannot", id="unknown"),
+        pytest.param("", "A setting has a wrong value. EARSHOT_STORAGE_URL: ", id="empty"),
+    ],
+)
+def test_a_storage_that_cannot_be_is_a_sentence(
+    command: str, url: str, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STORAGE_URL", url)
+    with pytest.raises(SystemExit) as ended:
+        main([command])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(sentence)
+    assert said.count("\n") == 1
+    assert "secret" not in said
+
+
+def test_a_scratch_folder_that_cannot_be_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("EARSHOT_SCRATCH_DIR", str(tmp_path / "file"))
+    with pytest.raises(SystemExit) as ended:
+        main(["worker"])
+    assert ended.value.code == 2
+    assert "name another folder in EARSHOT_SCRATCH_DIR" in capsys.readouterr().err
 
 
 def test_a_missing_file_is_the_callers_mistake(tmp_path: Path) -> None:
