@@ -60,7 +60,7 @@ class Health:
         self.known: tuple[float, State | RedisError] | None = None
         self.storage_known = (0.0, "never checked")
         self.threads = CapacityLimiter(2)
-        self.asking = anyio.Lock()
+        self.asking, self.trying = anyio.Lock(), anyio.Lock()  # a slow storage holds one thread, never both
 
     async def state(self) -> State:
         """At most FRESH_SECONDS old. Raises RedisError; a failure is remembered as long as an answer."""
@@ -117,11 +117,11 @@ class Health:
         return checks, workers
 
     async def storage_check(self) -> str:
-        checked, verdict = self.storage_known
-        if time.monotonic() - checked > STORAGE_FRESH_SECONDS:
-            verdict = await run_sync(self.try_storage, limiter=self.threads)
-            self.storage_known = time.monotonic(), verdict
-        return verdict
+        async with self.trying:
+            if time.monotonic() - self.storage_known[0] > STORAGE_FRESH_SECONDS:
+                verdict = await run_sync(self.try_storage, limiter=self.threads)
+                self.storage_known = time.monotonic(), verdict
+        return self.storage_known[1]
 
     def try_storage(self) -> str:
         """Write a file and remove it."""

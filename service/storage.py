@@ -35,6 +35,17 @@ class StorageUnfit(Exception):
     """The message is a sentence that says what to change."""
 
 
+@contextmanager
+def as_os_errors() -> Iterator[None]:
+    """Each backend of fsspec has errors of its own (botocore's); who uses a store need know only one kind."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error
+
+
 class Storage:
     """One store. `scratch` holds what is on its way in or out; losing it loses nothing."""
 
@@ -67,7 +78,8 @@ class Storage:
         """Move a local file into the store; whether `path` is left over depends on the store."""
         target = self._path(key)
         if self.folder is None:
-            self.fs.put_file(str(path), target)
+            with as_os_errors():
+                self.fs.put_file(str(path), target)
             return
         for _ in range(1000):  # a sweeper may remove the folder as soon as it is made
             Path(target).parent.mkdir(parents=True, exist_ok=True)
@@ -96,30 +108,37 @@ class Storage:
 
     def open_read(self, key: str) -> IO[bytes]:
         """The file for streaming; FileNotFoundError if it is gone."""
-        file: IO[bytes] = self.fs.open(self._path(key), "rb")
+        path = self._path(key)
+        with as_os_errors():
+            file: IO[bytes] = self.fs.open(path, "rb")
         return file
 
     def read(self, key: str) -> bytes:
-        with self.open_read(key) as file:
+        with self.open_read(key) as file, as_os_errors():
             return file.read()
 
     def size(self, key: str) -> int:
         """Bytes of a file."""
-        return int(self.fs.size(self._path(key)))
+        path = self._path(key)
+        with as_os_errors():
+            return int(self.fs.size(path))
 
     def exists(self, key: str) -> bool:
-        return bool(self.fs.exists(self._path(key)))
+        path = self._path(key)
+        with as_os_errors():
+            return bool(self.fs.exists(path))
 
     def local_copy(self, key: str) -> Path:
         """A path on this machine: the file itself where the store is local, else a copy fetched once."""
         if self.folder is not None:
             return Path(self._path(key))
+        path = self._path(key)
         copy = self.copies / sha256(key.encode()).hexdigest()
-        with self._copying:
+        with self._copying, as_os_errors():
             if not copy.exists():
                 self.copies.mkdir(parents=True, exist_ok=True)
                 partial = self.partial / uuid4().hex
-                self.fs.get_file(self._path(key), str(partial))
+                self.fs.get_file(path, str(partial))
                 partial.replace(copy)
             copy.touch()  # its age is counted from its last use
         return copy
@@ -128,8 +147,9 @@ class Storage:
         """Remove one file, and the folder that it leaves empty; no error if it is gone."""
         path = self._path(key)
         if self.folder is None:
-            if self.fs.exists(path):
-                self.fs.rm_file(path)
+            with as_os_errors():
+                if self.fs.exists(path):
+                    self.fs.rm_file(path)
             return
         Path(path).unlink(missing_ok=True)
         try:
@@ -142,17 +162,19 @@ class Storage:
         path = self._path(prefix).rstrip("/")
         if self.folder is not None:
             shutil.rmtree(path, ignore_errors=True)
-        elif self.fs.exists(path):
-            self.fs.rm(path, recursive=True)
+            return
+        with as_os_errors():
+            if self.fs.exists(path):
+                self.fs.rm(path, recursive=True)
 
     def owners(self, kind: str, older_than: float) -> list[str]:
         """Ids that have files under `kind` (`windows`, `uploads`...), all older than this (seconds)."""
         newest: dict[str, float] = {}
         base = f"{self.root}/{kind}"
-        if not self.fs.exists(base):
-            return []
-        self.fs.invalidate_cache()
-        for path, info in self.fs.find(base, detail=True).items():
+        with as_os_errors():
+            self.fs.invalidate_cache()
+            files = self.fs.find(base, detail=True) if self.fs.exists(base) else {}
+        for path, info in files.items():
             owner = path[len(base) :].lstrip("/").split("/", 1)[0]
             newest[owner] = max(newest.get(owner, 0.0), modified(info))
         return [owner for owner, seconds in newest.items() if seconds < time.time() - older_than]

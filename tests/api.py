@@ -28,13 +28,8 @@ class Api:
         **settings: object,
     ) -> None:
         self.make_worker = make_worker
-        self.settings = Settings(
-            redis_url=redis_url,
-            storage_url=(folder / "storage").as_uri(),
-            scratch_dir=folder / "scratch",
-            port=free_port(),
-            **settings,
-        )
+        usual = {"storage_url": (folder / "storage").as_uri(), "scratch_dir": folder / "scratch"}
+        self.settings = Settings(redis_url=redis_url, port=free_port(), **(usual | settings))
         self.app = create_app(self.settings)
         config = uvicorn.Config(self.app, port=self.settings.port, log_config=None, access_log=False)
         self.server = Server(self.app, config)

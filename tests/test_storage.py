@@ -5,12 +5,28 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from fsspec import AbstractFileSystem, register_implementation
 
+from service.redis_server import PrivateRedis
 from service.storage import Storage
+from tests.api import Api, is_problem, sent
+
+
+class Unreachable(AbstractFileSystem):
+    """An object store without credentials: its errors are its library's own, as botocore's are."""
+
+    protocol = "unreachable"
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in {"put_file", "open", "size", "exists", "get_file"}:
+            raise LookupError("Unable to locate credentials")
+        return super().__getattribute__(name)
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -122,3 +138,39 @@ def test_no_empty_folder_is_left(tmp_path: Path) -> None:
         file.write(b"x")
     storage.delete("windows/job/0-x")
     assert list((tmp_path / "store/windows").iterdir()) == []
+
+
+STEPS: dict[str, Callable[[Storage], object]] = {
+    "put": lambda storage: storage.put_file(Path(__file__), "renders/a/b"),
+    "read": lambda storage: storage.read("renders/a/b"),
+    "size": lambda storage: storage.size("renders/a/b"),
+    "exists": lambda storage: storage.exists("renders/a/b"),
+    "copy": lambda storage: storage.local_copy("renders/a/b"),
+    "delete": lambda storage: storage.delete("renders/a/b"),
+    "delete all": lambda storage: storage.delete_prefix("renders/a/"),
+    "owners": lambda storage: storage.owners("renders", 0),
+}
+
+
+@pytest.fixture
+def unreachable() -> str:
+    register_implementation(Unreachable.protocol, Unreachable, clobber=True)
+    return "unreachable://bucket"
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+def test_an_object_store_fails_as_a_disk_does(
+    unreachable: str, step: Callable[[Storage], object], tmp_path: Path
+) -> None:
+    with pytest.raises(OSError, match="LookupError: Unable to locate credentials"):
+        step(Storage(unreachable, tmp_path))
+
+
+def test_an_object_store_that_cannot_be_reached_is_a_pause(
+    unreachable: str, tmp_path: Path, own_redis: PrivateRedis, clip: bytes
+) -> None:
+    with Api(tmp_path, own_redis.url, storage_url=unreachable) as api:
+        readiness = is_problem(api.http.get("/readyz"), 503, "not_ready")
+        assert readiness["detail"] == "The storage cannot be written to."
+        for address in ("/v1/uploads", "/v1/segment/full-mask"):
+            is_problem(api.http.post(address, files=sent(clip)), 503, "storage_unavailable")
