@@ -40,12 +40,19 @@ class MediaTooLarge(EarshotError):
     code = "media_too_large"
 
     def __init__(self, limit: str, allowed: float, actual: float, unit: str) -> None:
-        super().__init__(f"The {limit} of this media is {actual:g} {unit}; the limit is {allowed:g} {unit}.")
+        super().__init__(
+            f"The {limit} of this media is {written(actual)} {unit}; the limit is {written(allowed)} {unit}."
+        )
         self.limit, self.allowed, self.actual, self.unit = limit, allowed, actual, unit
 
     def __reduce__(self) -> tuple[type, tuple[str, float, float, str]]:
         """It crosses a process boundary: the decoder runs in a child."""
         return type(self), (self.limit, self.allowed, self.actual, self.unit)
+
+
+def written(value: float) -> str:
+    """A number in a sentence, to the thousandth: 16 777 216."""
+    return f"{round(value, 3):,.12g}".replace(",", " ")
 
 
 class InvalidOption(EarshotError):

@@ -8,7 +8,7 @@ ClientError                what happened                         what to do
     MediaRefused           too large, unknown or broken clip     send another, or less of it
     Unauthorized           no valid API key                      pass `api_key=`
     NotFound               no such job, upload or strategy       look at the id or the name
-    Conflict               contradicts the state of the job      look at `job.refresh().status`
+    Conflict               the job has not finished              look at `job.refresh().status`
     Canceled               somebody canceled the job             submit again
     Expired                deadline passed, or result too old    submit again
     Overloaded             429 or 503, even after the retries    come back after `retry_after` seconds
@@ -111,7 +111,6 @@ BY_CODE: Mapping[str, type[Refused]] = {
     "unauthorized": Unauthorized,
     "not_found": NotFound,
     "job_not_finished": Conflict,
-    "conflict": Conflict,
     "job_canceled": Canceled,
     "expired": Expired,
     "deadline_passed": Expired,

@@ -14,7 +14,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from models.errors import EarshotError, MediaTooLarge
+from models.errors import EarshotError, MediaTooLarge, written
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -37,7 +37,6 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "not_acceptable": Kind(406, "The result has no such form"),
         "job_not_finished": Kind(409, "The job has not finished", retryable=True),
         "job_canceled": Kind(409, "The job was canceled"),
-        "conflict": Kind(409, "The request contradicts the state of the job"),
         "expired": Kind(410, "It was here, and has expired"),
         "deadline_passed": Kind(410, "The deadline passed before the job began"),
         "media_too_large": Kind(413, "The media exceeds a limit"),
@@ -140,7 +139,7 @@ def too_large(limit: str, allowed: float, actual: float, unit: str) -> Refusal:
     """413: names the limit and both values."""
     return Refusal(
         "media_too_large",
-        f"The {limit} is {actual:,.12g} {unit}; the limit is {allowed:,.12g} {unit}.".replace(",", " "),
+        f"The {limit} is {written(actual)} {unit}; the limit is {written(allowed)} {unit}.",
         extra={"limit": limit, "allowed": allowed, "actual": actual, "unit": unit},
     )
 

@@ -208,14 +208,14 @@ def endless_mp4() -> bytes:
     return bytes(clip)
 
 
-def crowded_mp4() -> bytes:
-    """A thousand copies of one track."""
+def crowded_mp4(tracks: int = 1000) -> bytes:
+    """So many copies of one track."""
     clip = clip_bytes(size=(160, 120), seconds=1.0, audio=False)
     moov = clip.index(b"moov") - 4
     size = struct.unpack_from(">I", clip, moov)[0]
     trak = clip.index(b"trak") - 4
     track = clip[trak : trak + struct.unpack_from(">I", clip, trak)[0]]
-    body = clip[moov + 8 : moov + size] + track * 999
+    body = clip[moov + 8 : moov + size] + track * (tracks - 1)
     return clip[:moov] + struct.pack(">I", len(body) + 8) + b"moov" + body + clip[moov + size :]
 
 
