@@ -6,6 +6,7 @@ answer to `REDIS_URL` and `STORAGE_URL`. Lists are JSON or comma separated.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MEBIBYTE = 1024 * 1024
 HOUR = 3600.0
+KEY_ENTRY = re.compile("[^:]+:[0-9a-fA-F]{64}")
 
 
 class Settings(BaseSettings):
@@ -29,7 +31,9 @@ class Settings(BaseSettings):
     )
 
     redis_url: str = Field(
-        default="redis://127.0.0.1:6379/0", validation_alias=AliasChoices("EARSHOT_REDIS_URL", "REDIS_URL")
+        default="redis://127.0.0.1:6379/0",
+        pattern="^(rediss?|unix)://.",
+        validation_alias=AliasChoices("EARSHOT_REDIS_URL", "REDIS_URL"),
     )
     """Redis 6.2 or newer, append-only file on, `noeviction`; `unix:///path?db=0` works too."""
     storage_url: str = Field(
@@ -126,6 +130,14 @@ class Settings(BaseSettings):
     """The longest wait that a `Prefer` header may ask for."""
     log_level: str = "INFO"
     """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
+
+    @field_validator("api_keys")
+    @classmethod
+    def _hashed(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        """A key that was written as it is would open nothing, and stand in the environment."""
+        if any(KEY_ENTRY.fullmatch(entry) is None for entry in entries):
+            raise ValueError("Write each key as `tenant:` and its sha256, 64 hexadecimal digits.")
+        return entries
 
     @field_validator("strategies", "api_keys", mode="before")
     @classmethod

@@ -85,11 +85,24 @@ def test_a_service_without_workers_is_refused(count: str, capsys: pytest.Capture
     assert "give 1 or more" in capsys.readouterr().err
 
 
-def test_a_wrong_setting_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EARSHOT_WORKER_THREADS", "many")
-    ended = run("worker")
-    assert ended.returncode == 2
-    assert ended.stderr.startswith("A setting has a wrong value. worker_threads: ")
+@pytest.mark.parametrize(
+    ("name", "value", "called"),
+    [
+        ("EARSHOT_WORKER_THREADS", "many", "worker_threads"),
+        ("REDIS_URL", "localhost:6379", "EARSHOT_REDIS_URL"),
+        ("EARSHOT_API_KEYS", "acme:my own key", "api_keys"),
+    ],
+)
+def test_a_wrong_setting_is_a_sentence(
+    name: str, value: str, called: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        main(["worker"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"A setting has a wrong value. {called}: ")
+    assert value not in said
 
 
 @pytest.mark.parametrize("command", ["serve", "api", "worker"])
