@@ -155,7 +155,7 @@ def warm(strategy: Strategy, segmenter: Segmenter) -> None:
         audio={rate: a_tone(rate) for rate in strategy.audio_rates},
         has_audio=True,
     )
-    for _ in segmenter(window, strategy.presets["best"]):
+    for _ in segmenter(window, strategy.warm_up or strategy.presets["best"]):
         pass
 
 

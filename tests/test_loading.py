@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -11,8 +12,12 @@ import numpy as np
 import pytest
 
 from models import sam
+from models.media import Window
 from models.stages import measured, stage
-from service.loading import Loaded
+from models.strategies import STRATEGIES, FrameMasks
+from models.strategies.options import NoPromptOptions
+from models.suppliers import PROMPTS_PER_BATCH
+from service.loading import Loaded, warm
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.tiny_networks import tiny_networks
@@ -65,6 +70,18 @@ def test_strategies_without_networks_need_no_torch() -> None:
         "assert one.ready.keys() == {'full-mask'}; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+
+
+def test_no_prompt_is_warmed_with_one_batch_of_points() -> None:
+    """Its whole grid would be sixteen of the same calls."""
+    asked: list[int] = []
+
+    def segmenter(window: Window, options: NoPromptOptions) -> Iterator[FrameMasks]:
+        asked.append(options.points_per_side**2 * len(window.timestamps))
+        return iter(())
+
+    warm(STRATEGIES["no-prompt"], segmenter)
+    assert asked == [PROMPTS_PER_BATCH]
 
 
 def test_stages_are_summed_where_somebody_measures() -> None:

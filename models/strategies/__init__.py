@@ -67,6 +67,8 @@ class Strategy:
     audio_rates: tuple[int, ...] = ()
     together: int = 1
     """Frames that are seen as one: windows hold whole groups of so many, counted from the clip's first."""
+    warm_up: Any = None
+    """Options of the run that warms it, where those of `best` ask for more than one call of each kernel."""
 
     @property
     def options(self) -> type[Any]:
@@ -142,6 +144,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             },
             networks=("audioclip", "sam"),
             audio_rates=(44_100, 48_000),
+            warm_up=NoPromptOptions(points_per_side=8),  # one batch of points
         ),
         "random-sam": Strategy(
             summary="SAM's mask at a random point: it does not listen, and every method should beat it.",
