@@ -49,12 +49,13 @@ class HeatPrompting:
         prompts = [
             [] if each.heat is None or each.verdict else ask(each.heat, frames.shape[1:3]) for each in looked
         ]
-        for each, segments in zip(looked, self.prompting(frames, prompts), strict=True):
+        answers = self.prompting(frames, prompts)
+        for each, asked, segments in zip(looked, prompts, answers, strict=True):
             if each.verdict:
                 yield empty(window.size, each.verdict, each.heat)
             else:
-                masks = [enlarged(segment.mask, window.size) for segment in segments]
-                yield united(window.size, masks, heat=each.heat, otherwise=NO_MASK if segments else nothing)
+                masks = (enlarged(segment.mask, window.size) for segment in segments)
+                yield united(window.size, masks, heat=each.heat, otherwise=NO_MASK if asked else nothing)
 
 
 def mapped(window: Window, mapper: SoundMapper, options: Options) -> list[MappedFrame]:

@@ -6,7 +6,6 @@ lives for a moment: masks are made a few at a time, judged, and kept as deflated
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,12 +16,12 @@ from torch import Tensor
 
 from models.batching import Batcher
 from models.overlaps import suppressed
+from models.packed_masks import PackedMask
 from models.stages import stage
 from models.suppliers import MASK_THRESHOLD, PROMPTS_PER_BATCH, Prompt, PromptedSegmenter
 
 STABILITY_OFFSET = 1.0  # of the logit, to both sides of the threshold
 FULL_SIZE_BYTES = 64 << 20  # of float logits at full size that exist at a time
-DEFLATE = 1  # zlib's fastest level: masks are long runs
 
 Size = tuple[int, int]
 
@@ -43,14 +42,7 @@ class Candidate:
 
     box: tuple[int, int, int, int]
     quality: float
-    size: Size
-    bits: bytes
-
-    def mask(self) -> NDArray[np.bool_]:
-        """The mask [H, W], made anew."""
-        height, width = self.size
-        packed = np.frombuffer(zlib.decompress(self.bits), np.uint8)
-        return np.unpackbits(packed, count=height * width).astype(bool).reshape(height, width)
+    mask: PackedMask
 
 
 @dataclass(frozen=True)
@@ -119,7 +111,7 @@ def _stable(logits: Tensor, qualities: Tensor, patch: Patch) -> Iterator[Candida
     masks = logits[steady] > MASK_THRESHOLD
     boxes = bounding_boxes(masks).tolist()
     for mask, box, quality in zip(masks, boxes, qualities[steady].tolist(), strict=True):
-        yield Candidate(tuple(box), quality, patch.size, zlib.compress(_packed(mask), DEFLATE))
+        yield Candidate(tuple(box), quality, PackedMask.of_bytes(patch.size, _packed(mask)))
 
 
 def stability(logits: Tensor) -> Tensor:

@@ -49,8 +49,9 @@ class Prompting:
 
     def __call__(
         self, frames: NDArray[np.uint8], prompts: Sequence[Sequence[Prompt]], *, multimask: bool = True
-    ) -> Iterator[list[Segment]]:
-        """For each frame its prompts' best masks, in order. Frames without a prompt are not encoded."""
+    ) -> Iterator[Iterator[Segment]]:
+        """For each frame its prompts' best masks, in order, each made at full size when it is asked for.
+        Frames without a prompt are not encoded."""
         size = (frames.shape[1], frames.shape[2])
         asked = [index for index, mine in enumerate(prompts) if mine]
         embeddings = dict(zip(asked, self.embed(frames[asked]) if asked else (), strict=True))
@@ -63,7 +64,7 @@ class Prompting:
                 some = [question for question in chunk if question is not None]
                 answers = iter(self.batcher(self._decode, some, (size, multimask)))
             for question in chunk:
-                yield [] if question is None else self._segments(*next(answers), size)
+                yield iter(()) if question is None else self._segments(*next(answers), size)
 
     def _embed(self, frames: list[NDArray[np.uint8]]) -> list[Tensor]:
         return list(self.sam.embed(np.stack(frames)))
@@ -84,15 +85,13 @@ class Prompting:
         counts = [len(question.prompts) for question in questions]
         return list(zip(torch.split(chosen, counts), torch.split(qualities, counts), strict=True))
 
-    def _segments(self, logits: Tensor, qualities: Tensor, size: Size) -> list[Segment]:
-        """One mask at full size on the device at a time."""
-        with stage("mask_decode"):
-            return [
-                Segment(
-                    (self.sam.upscale(low[None, None], size)[0, 0] > MASK_THRESHOLD).cpu().numpy(), quality
-                )
-                for low, quality in zip(logits, qualities.tolist(), strict=True)
-            ]
+    def _segments(self, logits: Tensor, qualities: Tensor, size: Size) -> Iterator[Segment]:
+        """One mask at full size at a time."""
+        for low, quality in zip(logits, qualities.tolist(), strict=True):
+            with stage("mask_decode"):
+                full = self.sam.upscale(low[None, None], size)[0, 0] > MASK_THRESHOLD
+                mask = full.cpu().numpy()
+            yield Segment(mask, quality)
 
 
 def _chunks(questions: Sequence[Question | None]) -> Iterator[list[Question | None]]:

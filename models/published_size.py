@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from models.packed_masks import PackedMask
+
 SIDE = 224  # pixels; AVSBench ships its frames so
 
 
@@ -22,6 +24,11 @@ def squashed(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         resized = F.interpolate(pixels, (SIDE, SIDE), mode="bilinear", align_corners=False)[0]
         target[:] = resized.round().byte().permute(1, 2, 0).numpy()
     return small
+
+
+def at_size(mask: PackedMask, size: tuple[int, int]) -> PackedMask:
+    """The same of a packed one."""
+    return mask if mask.size == size else PackedMask.of(enlarged(mask.pixels(), size))
 
 
 def enlarged(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -133,7 +133,7 @@ def instance_document(number: int, instance: Instance, outputs: Outputs) -> dict
         "score": round(float(instance.score), SCORE_DIGITS),
         "audio_score": None if audio_score is None else round(float(audio_score), SCORE_DIGITS),
         "bbox": [round(float(edge), PIXEL_DIGITS) for edge in instance.bbox],
-        "mask": write_mask(instance.mask, outputs.mask),
+        "mask": write_mask(instance.mask.pixels(), outputs.mask),
     }
 
 

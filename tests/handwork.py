@@ -11,6 +11,7 @@ import numpy as np
 import redis
 
 from models.media import Window
+from models.packed_masks import PackedMask
 from models.strategies import FrameMasks, Instance
 from service.fleet import Fleet
 from service.jobs import JobStore
@@ -112,5 +113,7 @@ def lines_of(go: Go) -> list[bytes]:
 def square(height: int, width: int, side: int) -> FrameMasks:
     mask = np.zeros((height, width), bool)
     mask[:side, :side] = True
-    found = Instance(label="dog", score=0.5, audio_score=None, bbox=(0, 0, side, side), mask=mask)
+    found = Instance(
+        label="dog", score=0.5, audio_score=None, bbox=(0, 0, side, side), mask=PackedMask.of(mask)
+    )
     return FrameMasks(mask=mask, instances=(found,))

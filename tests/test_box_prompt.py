@@ -95,7 +95,7 @@ def test_sam_encodes_frames_with_boxes_once(networks: Networks) -> None:
 def test_instances_and_their_union(box_prompt: BoxPrompt) -> None:
     for answer in run(box_prompt, 0.5, 0.4, options=replace(OPTIONS, top_k=2)):
         assert 1 <= len(answer.instances) <= OPTIONS.max_boxes
-        assert np.array_equal(answer.mask, np.any([each.mask for each in answer.instances], axis=0))
+        assert np.array_equal(answer.mask, np.any([each.mask.pixels() for each in answer.instances], axis=0))
         for each in answer.instances:
             assert each.label in LABELS
             assert SURE.box < each.score <= 1

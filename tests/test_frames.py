@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from models.media import Window
+from models.packed_masks import PackedMask
 from models.strategies import FrameMasks, Instance
 from service import masks
 from service.frames import Mask, decode_rle, read_frame
@@ -50,7 +51,7 @@ def test_a_line_of_the_service_becomes_a_frame(form: str) -> None:
     mask = np.zeros((5, 7), bool)
     mask[1:3, 2:6] = True
     window = Window(0, (5, 7), (1.5,), (45,), ((1.5, 2.5),), None, {}, has_audio=True)
-    found = FrameMasks(mask, (Instance("bell", 0.75, None, (2.0, 1.0, 6.0, 3.0), mask),))
+    found = FrameMasks(mask, (Instance("bell", 0.75, None, (2.0, 1.0, 6.0, 3.0), PackedMask.of(mask)),))
     line = masks.frame_line(window, 0, found, masks.Outputs(mask=form))
     frame = read_frame(json.loads(line))
     assert (frame.index, frame.timestamp, frame.audio_window) == (45, 1.5, (1.5, 2.5))

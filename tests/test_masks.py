@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 
 from models.media import Window
+from models.packed_masks import PackedMask
 from models.strategies import FrameMasks, Instance
 from service.masks import Outputs, frame_line, from_png, from_rle, heatmap_document, read_mask, to_png, to_rle
 
@@ -52,7 +53,7 @@ def test_an_empty_mask_is_an_rle_of_zeros() -> None:
 
 @pytest.mark.parametrize("form", ["rle", "png"])
 def test_a_frame_line_holds_the_frame_of_the_contract(form) -> None:
-    found = Instance(label="dog", score=0.83, audio_score=0.41, bbox=(0, 0, 2, 2), mask=HALF)
+    found = Instance(label="dog", score=0.83, audio_score=0.41, bbox=(0, 0, 2, 2), mask=PackedMask.of(HALF))
     masks = FrameMasks(mask=HALF, instances=(found,))
     line = frame_line(window((2, 3)), 1, masks, Outputs(mask=form))
     frame = json.loads(line)

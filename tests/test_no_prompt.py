@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +14,7 @@ from models import parts
 from models.mask_grid import Candidate, GridLimits, MaskGrid, bounding_boxes, grid, stability
 from models.networks import Networks
 from models.overlaps import suppressed
+from models.packed_masks import PackedMask
 from models.strategies import STRATEGIES, FrameMasks
 from models.strategies.gate import SILENT, UNSEEN
 from models.strategies.no_prompt import NO_OBJECT, NoPrompt, build, middle, picture, softmax, stretched
@@ -77,7 +77,7 @@ def test_candidates_are_what_the_definition_gives(networks: Networks, size: tupl
     found: list[Candidate] = mask_grid(embedding[0], size, LIMITS)
     assert len(found) == len(order) > 3
     for candidate, index in zip(found, order, strict=True):
-        assert np.array_equal(candidate.mask(), masks[index].numpy())
+        assert np.array_equal(candidate.mask.pixels(), masks[index].numpy())
         assert candidate.quality == pytest.approx(float(quality[index]))
         assert candidate.box == tuple(bounding_boxes(masks[[index]])[0].tolist())
 
@@ -133,6 +133,17 @@ def test_no_more_than_a_few_masks_are_at_full_size(networks: Networks, monkeypat
     assert unbounded[0] > 420
 
 
+def test_a_frame_of_many_objects_that_sound_stays_small(no_prompt: NoPrompt) -> None:
+    """Each mask is 4 MiB: the process grows by less than all of them, though the whole answer is held."""
+    everything = GridThresholds(quality=0.5, stability=0.5, overlap=1.0, score=-1.0)
+    options = NoPromptOptions(points_per_side=4, score="cosine", thresholds=everything)
+    clip = window(0.5, size=(2048, 2048))
+    with growth() as grown:
+        (answer,) = no_prompt(clip, options)
+    assert len(answer.instances) > 40
+    assert grown[0] < 260
+
+
 def test_full_size_masks_are_fewer_the_larger_they_are(networks: Networks) -> None:
     mask_grid: MaskGrid = networks.shared(parts.mask_grid)
     assert [mask_grid.at_once(size) for size in ((224, 224), (1080, 1920), (4096, 4096))] == [64, 8, 1]
@@ -143,7 +154,7 @@ def test_kept_masks_are_small(networks: Networks) -> None:
     embedding = networks["sam"].embed(frames(1, size))[0]
     found = networks.shared(parts.mask_grid)(embedding, size, replace(LIMITS, points_per_side=3))
     assert found
-    assert max(len(each.bits) for each in found) < 1024 * 1024 // 8 // 4
+    assert max(len(each.mask.bits) for each in found) < 1024 * 1024 // 8 // 4
 
 
 # --- crops
@@ -151,8 +162,7 @@ def test_kept_masks_are_small(networks: Networks) -> None:
 
 def candidate(mask: np.ndarray) -> Candidate:
     box = bounding_boxes(torch.from_numpy(mask)[None])[0].tolist()
-    bits = torch.nn.functional.pad(torch.from_numpy(mask).flatten(), (0, -mask.size % 8))
-    return Candidate(tuple(box), 0.9, mask.shape, zlib.compress(np.packbits(bits.numpy())))
+    return Candidate(tuple(box), 0.9, PackedMask.of(mask))
 
 
 def test_a_crop_is_the_object_on_black(no_prompt: NoPrompt) -> None:
@@ -239,7 +249,7 @@ def test_what_scores_above_the_threshold_sounds(no_prompt: NoPrompt, score: Any)
     )
     for answer in run(no_prompt, 0.5, 0.4, options=options):
         assert answer.instances
-        assert np.array_equal(answer.mask, np.any([each.mask for each in answer.instances], axis=0))
+        assert np.array_equal(answer.mask, np.any([each.mask.pixels() for each in answer.instances], axis=0))
         assert all(each.audio_score is not None and abs(each.audio_score) <= 1 for each in answer.instances)
     fewer = run(no_prompt, 0.5, options=replace(options, thresholds=replace(MANY, score=0.99)))[0]
     assert len(fewer.instances) < len(run(no_prompt, 0.5, options=options)[0].instances)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.media import Window
+from models.packed_masks import PackedMask
 from models.strategies.options import (
     AcFpnOptions,
     BoxPromptOptions,
@@ -36,7 +37,7 @@ class Instance:
     score: float
     audio_score: float | None
     bbox: tuple[float, float, float, float]
-    mask: NDArray[np.bool_]
+    mask: PackedMask
 
 
 @dataclass(frozen=True)

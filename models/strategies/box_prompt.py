@@ -6,7 +6,7 @@ the frame, SAM cuts each out of its box.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from models.batching import Batcher
 from models.media import Window
 from models.networks import Networks
 from models.overlaps import suppressed
+from models.packed_masks import PackedMask
 from models.prompting import Prompting, Segment
 from models.published_size import enlarged, squashed
 from models.recogniser import Recogniser, best
@@ -89,7 +90,7 @@ class BoxPrompt:
                 yield empty(window.size, verdict)
             else:
                 instances = instances_of(names, boxes, segments, scale, window.size)
-                masks = [instance.mask for instance in instances]
+                masks = (instance.mask.pixels() for instance in instances)
                 reason = NO_MASK if boxes else nowhere(names)
                 yield united(window.size, masks, instances=instances, otherwise=reason)
 
@@ -181,7 +182,7 @@ def kept(found: list[Detection], options: BoxPromptOptions) -> list[Detection]:
 def instances_of(
     names: list[Heard],
     boxes: list[Detection],
-    segments: list[Segment],
+    segments: Iterable[Segment],
     scale: tuple[float, float],
     size: tuple[int, int],
 ) -> tuple[Instance, ...]:
@@ -193,7 +194,7 @@ def instances_of(
             score=box.score,
             audio_score=asked[box.label].score,
             bbox=clipped(box, scale, size),
-            mask=enlarged(segment.mask, size),
+            mask=PackedMask.of(enlarged(segment.mask, size)),
         )
         for box, segment in zip(boxes, segments, strict=True)
         if segment.mask.any()

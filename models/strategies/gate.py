@@ -9,7 +9,7 @@ recording stays below.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,7 @@ def empty(size: tuple[int, int], reason: str, heat: NDArray[np.float32] | None =
 
 def united(
     size: tuple[int, int],
-    masks: Sequence[NDArray[np.bool_]],
+    masks: Iterable[NDArray[np.bool_]],
     *,
     instances: tuple[Instance, ...] = (),
     heat: NDArray[np.float32] | None = None,

@@ -18,7 +18,7 @@ from models.mask_grid import Candidate, GridLimits, MaskGrid
 from models.media import Window
 from models.networks import Networks
 from models.prompting import Prompting
-from models.published_size import enlarged, squashed
+from models.published_size import at_size, squashed
 from models.recogniser import Recogniser
 from models.segments import AUDIOCLIP_RATE, CLAP_RATE, quantised
 from models.stages import stage
@@ -98,7 +98,8 @@ class NoPrompt:
         threshold = options.thresholds.score
         threshold = THRESHOLDS[options.score] if threshold is None else threshold
         instances = tuple(instance(each, size) for each in scored if each.score > threshold)
-        return united(size, [each.mask for each in instances], instances=instances, otherwise=UNSEEN)
+        masks = (each.mask.pixels() for each in instances)
+        return united(size, masks, instances=instances, otherwise=UNSEEN)
 
     def objects(
         self, pixels: NDArray[np.uint8], embedding: Tensor, options: NoPromptOptions
@@ -152,7 +153,7 @@ def picture(
         return None
     cut = middle(x1, x2, y2 - y1), middle(y1, y2, x2 - x1)
     across, down = slice(*cut[0]), slice(*cut[1])
-    crop = pixels[down, across] * found.mask()[down, across, None]
+    crop = pixels[down, across] * found.mask.pixels()[down, across, None]
     antialias = options.resolution == "source"
     return image_input(crop[None], encoder.resolution, antialias=antialias, device=encoder.device)[0]
 
@@ -190,7 +191,7 @@ SCORES = {"minmax": stretched, "softmax": softmax, "cosine": unchanged}
 
 def instance(each: Scored, size: tuple[int, int]) -> Instance:
     """An object as part of the answer."""
-    height, width = each.candidate.size
+    height, width = each.candidate.mask.size
     across, down = size[1] / width, size[0] / height
     x1, y1, x2, y2 = each.candidate.box
     return Instance(
@@ -198,7 +199,7 @@ def instance(each: Scored, size: tuple[int, int]) -> Instance:
         score=each.candidate.quality,
         audio_score=each.cosine,
         bbox=(x1 * across, y1 * down, (x2 + 1) * across, (y2 + 1) * down),
-        mask=enlarged(each.candidate.mask(), size),
+        mask=at_size(each.candidate.mask, size),
     )
 
 

@@ -31,7 +31,7 @@ class RandomSam:
         frames = squashed(window.frames) if options.resolution == "paper" else window.frames
         prompts = [[prompt(options.seed, index, frames.shape[1:3])] for index in window.indices]
         for segments in self.prompting(frames, prompts):
-            yield united(window.size, [enlarged(segment.mask, window.size) for segment in segments])
+            yield united(window.size, (enlarged(segment.mask, window.size) for segment in segments))
 
 
 def prompt(seed: int, index: int, size: tuple[int, ...]) -> Prompt:

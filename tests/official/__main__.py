@@ -125,7 +125,7 @@ def compare_grid(networks: Networks, folder: Path) -> Iterator[Row]:
             corners = [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in (each.box for each in found)]
             yield f"{title}: boxes", largest(corners, boxes), 0.0
             yield f"{title}: scores", largest([each.quality for each in found], scores), 1e-4
-            pixels = np.array([each.mask() for each in found])
+            pixels = np.array([each.mask.pixels() for each in found])
             differ = float((pixels != masks).mean()) if pixels.shape == masks.shape else 1.0
             yield f"{title}: pixels", differ, 5e-5
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from models.media import Window
+from models.packed_masks import PackedMask
 from models.strategies import FrameMasks, Instance, Segmenter
 from models.strategies.options import PointPromptOptions
 
@@ -48,7 +49,7 @@ def objects(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
 def instance(name: str, mask: NDArray[np.bool_]) -> Instance:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
-    return Instance(label=name, score=0.9, audio_score=0.5, bbox=box, mask=mask)
+    return Instance(label=name, score=0.9, audio_score=0.5, bbox=box, mask=PackedMask.of(mask))
 
 
 def build(networks: object) -> Segmenter:

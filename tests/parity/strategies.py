@@ -6,7 +6,6 @@ with the options of its preset, so that a part that is right and wrongly used fa
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from models.audioclip.tokenizer import Tokenizer
 from models.batching import Batcher
 from models.mask_grid import Candidate
 from models.media import Media, Sampling, Window, windows
+from models.packed_masks import PackedMask
 from models.segments import AUDIOCLIP_RATE, CLAP_RATE, quantised
 from models.sound_maps import SoundMapper
 from models.strategies import STRATEGIES
@@ -99,8 +99,8 @@ def crop(golden: Golden, path: Path, encoder: AudioClipEncoder) -> Row:
     with Image.open(path) as image:
         pixels = np.pad(np.array(image.convert("RGB")), ((0, 1), (0, 1), (0, 0)))
     height, width = pixels.shape[:2]
-    whole = zlib.compress(np.packbits(np.ones(height * width, bool)))
-    filled = Candidate((0, 0, width - 1, height - 1), 1.0, (height, width), whole)
+    whole = PackedMask.of(np.ones((height, width), bool))
+    filled = Candidate((0, 0, width - 1, height - 1), 1.0, whole)
     ours = picture(pixels, filled, STRATEGIES["no-prompt"].presets["paper"], encoder)
     assert ours is not None
     name = f"img_noaa_{path.stem.removeprefix('img_')}"
