@@ -26,12 +26,12 @@ CLIP_SIZE = (640, 360)
 CLIP_BITS = 800_000  # a second of picture: with the sound, 1 MB
 WARM_REQUESTS = 50
 REQUESTS = 400
-CLIENTS = (1, 8)
+CLIENTS = (1, 2, 8)
 Cpu = dict[str, float]
 
 
 def service() -> Iterator[Timing]:
-    """Requests one after the other, and from eight clients at once."""
+    """Requests one after the other, and from two and eight clients at once."""
     with Cluster() as cluster:
         path = cluster.folder / "clip.mp4"
         picture = Picture(noise=8, options={"b": str(CLIP_BITS)})
