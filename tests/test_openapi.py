@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Verbosity, settings
+from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
+from hypothesis.errors import FlakyStrategyDefinition
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.generation import GenerationMode
@@ -63,7 +65,7 @@ SCHEMA.config.generation.update(
     with_security_parameters=False,  # the key below is the right one; that others are refused is a check
 )
 SHORT, DEEP = 5, 100  # random cases for each route, besides those of the schema
-STEPS = 12  # calls in a chain
+CHAINS, STEPS = 5, 12  # chains in a round, calls in a chain
 BEGINNINGS = {"/v1/jobs", "/v1/uploads"}  # of chains
 COMMON = {
     "deadline": None,
@@ -137,10 +139,16 @@ def test_no_answer_is_undocumented_however_long_one_tries(case, service) -> None
 
 
 @pytest.mark.parametrize(
-    "chains", [pytest.param(5, id="a few"), pytest.param(60, id="many", marks=pytest.mark.slow)]
+    "rounds", [pytest.param(1, id="a few"), pytest.param(12, id="many", marks=pytest.mark.slow)]
 )
-def test_no_chain_of_calls_ends_in_an_undocumented_answer(service, chains) -> None:
-    """Chains begin with a real clip; what follows keeps the ids that it was given."""
+def test_no_chain_of_calls_ends_in_an_undocumented_answer(service, rounds) -> None:
+    """Chains begin with a real clip; what follows keeps the ids that it was given.
+
+    Hypothesis gives a round up when equal calls are answered otherwise than before, as a live service may do:
+    a job has ended meanwhile. So failures are counted here, and there are many short rounds.
+    """
+    calls: list[str] = []
+    failures: list[BaseException] = []
 
     class Chain(SCHEMA.as_state_machine()):
         def get_call_kwargs(self, case: Case) -> dict[str, Any]:
@@ -148,11 +156,19 @@ def test_no_chain_of_calls_ends_in_an_undocumented_answer(service, chains) -> No
             return {"base_url": service.url, "headers": {"X-API-Key": KEY}, "timeout": 20, **instead}
 
         def validate_response(self, response, case, additional_checks=None, **kwargs) -> None:
-            case.validate_response(response, checks=CHECKS, transport_kwargs=kwargs)
+            calls.append(case.path)
+            try:
+                case.validate_response(response, checks=CHECKS, transport_kwargs=kwargs)
+            except BaseException as failure:
+                failures.append(failure)
+                raise
 
-    run_state_machine_as_test(
-        Chain, settings=settings(max_examples=chains, stateful_step_count=STEPS, **COMMON)
-    )
+    chains = settings(max_examples=CHAINS, stateful_step_count=STEPS, phases=[Phase.generate], **COMMON)
+    for number in range(rounds):
+        with suppress(FlakyStrategyDefinition):
+            run_state_machine_as_test(seed(number)(Chain), settings=chains)
+    assert failures == []
+    assert len(calls) > rounds * CHAINS
 
 
 def test_every_operation_is_described() -> None:
