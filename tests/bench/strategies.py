@@ -3,16 +3,19 @@
 The published way is a frame at a time with nothing remembered, and in Box-Prompt one whole pass of Grounding
 DINO for each name. Both ways run here, with the same options, random weights and kind of frames. `share_*` is
 what each stage takes of the time; what is missing to 1 is images, points, boxes and masks made ready.
-`grown_mib` is what the process grew by at most while ours ran. A frame costs the published way the same
-wherever it stands: at full size `frames_run` of the five are run, and the seconds of five are computed.
+`peak_mib` is the process's, weights included, up to the end of that way; `grown_mib` what it grew by at most
+while ours ran. `frames_lit` of the five got a mask: one that a gate or a detector empties costs less. A frame
+costs the published way the same wherever it stands: at full size `frames_run` of the five are run, and the
+seconds of five are computed.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -41,21 +44,27 @@ from tests.tiny_networks import firm, tiny_networks, window
 SIZE = (360, 640)
 FRAMES = 5
 NAMES = 2  # that Box-Prompt looks for in each frame
+NOWHERE = Path("no weights")
 OPEN = GateOptions(noise=False)  # random networks hear noise in anything
 COMPARED = ("random-sam", "point-prompt", "heatmap-box-prompt", "box-prompt", "no-prompt")
+OPTIONS: Mapping[str, Any] = {
+    **{name: STRATEGIES[name].presets["best"] for name in COMPARED},
+    "no-prompt": NoPromptOptions(points_per_side=8, gate=OPEN),
+    "box-prompt": BoxPromptOptions(vocabulary="avsbench", top_k=NAMES, gate=OPEN),
+}
 
 
 class Given(Networks):
     """Networks made here instead of loaded. `forgetful` ones are asked the published way."""
 
     def __init__(self, networks: Mapping[str, Any], *, forgetful: bool) -> None:
-        super().__init__(device(), Weights())
+        super().__init__(device(), Weights(NOWHERE, tiny=NOWHERE))  # where nothing is calibrated
         self.networks = dict(networks)
-        segmenter, detector = self.networks["sam"], self.networks["grounding-dino"]
-        keep = 0 if forgetful else CACHE_BYTES
-        self.networks["sam"] = sam.Sam(segmenter, identity="random", cache_bytes=keep)
-        self.networks["grounding-dino"] = OneByOne(detector) if forgetful else detector
-        self.encoder = AudioClipEncoder(self.networks["audioclip"], Tokenizer())
+        if "sam" in networks:
+            keep = 0 if forgetful else CACHE_BYTES
+            self.networks["sam"] = sam.Sam(networks["sam"], identity="random", cache_bytes=keep)
+        if "grounding-dino" in networks and forgetful:
+            self.networks["grounding-dino"] = OneByOne(networks["grounding-dino"])
 
     def __getitem__(self, name: str) -> Any:
         return self.networks[name]
@@ -63,6 +72,10 @@ class Given(Networks):
     def identity(self, name: str) -> Identity:
         """Of no file."""
         return Identity("random", "", "", "published")
+
+    @cached_property
+    def encoder(self) -> AudioClipEncoder:
+        return AudioClipEncoder(self.networks["audioclip"], Tokenizer())
 
     def shared(self, build: Any) -> Any:
         """AudioCLIP's tokenizer would be a file of weights."""
@@ -85,84 +98,95 @@ class OneByOne:
         ]
 
 
-def tiny() -> Iterator[Timing]:
+def full_grounding_dino() -> grounding_dino.GroundingDino:
+    """Swin-T; it spells, as no vocabulary is here."""
+    network = grounding_dino.build("grounding-dino-swin-t").to(device())
+    return grounding_dino.GroundingDino(network, tiny_bert(256), grounding_dino.PUBLISHED)
+
+
+FULL_SIZE: Mapping[str, Callable[[], Any]] = {
+    "audioclip": lambda: AudioCLIP().eval().requires_grad_(False).to(device()),
+    "sam": lambda: firm(sam.build("sam-vit-b")).to(device()),
+    "grounding-dino": full_grounding_dino,
+    "clap": lambda: clap.Clap(clap.build("clap-630k-audioset-best").to(device()), tiny_roberta(77)),
+}
+
+
+def tiny(name: str) -> Iterator[Timing]:
     """The tiny family, three clips each; No-Prompt asks at 8 x 8 points."""
     with tempfile.TemporaryDirectory() as folder:
         made = tiny_networks(Path(folder))
-        family = {name: made[name] for name in ("audioclip", "grounding-dino", "clap")}
-        yield from both_ways(family | {"sam": made["sam"].network}, "tiny", repeats=3)
+        family = {network: made[network] for network in STRATEGIES[name].networks}
+    if "sam" in family:
+        family["sam"] = family["sam"].network
+    yield from compared(f"{name}-tiny", ways_of(name, family), OPTIONS[name], repeats=3, frames_run=FRAMES)
 
 
-def vit_b() -> Iterator[Timing]:
+def full_size(name: str) -> Iterator[Timing]:
     """SAM ViT-B, Grounding DINO Swin-T, AudioCLIP and CLAP in full size: one clip our way, and one frame
     the published way."""
-    detector = grounding_dino.build("grounding-dino-swin-t").to(device())
-    family = {
-        "audioclip": AudioCLIP().eval().requires_grad_(False).to(device()),
-        "sam": firm(sam.build("sam-vit-b")).to(device()),
-        "grounding-dino": grounding_dino.GroundingDino(detector, tiny_bert(256), grounding_dino.PUBLISHED),
-        "clap": clap.Clap(clap.build("clap-630k-audioset-best").to(device()), tiny_roberta(77)),
-    }
-    yield from both_ways(family, "vit-b", repeats=1, frames_run=1)
+    family = {network: FULL_SIZE[network]() for network in STRATEGIES[name].networks}
+    yield from compared(f"{name}-vit-b", ways_of(name, family), OPTIONS[name], repeats=1, frames_run=1)
 
 
-def both_ways(
-    networks: Mapping[str, Any], family: str, repeats: int, frames_run: int = FRAMES
-) -> Iterator[Timing]:
-    """Two rows for each strategy; the published way's says how many times longer it took."""
-    options = {name: STRATEGIES[name].presets["best"] for name in COMPARED}
-    options["no-prompt"] = NoPromptOptions(points_per_side=8, gate=OPEN)
-    options["box-prompt"] = BoxPromptOptions(vocabulary="avsbench", top_k=NAMES, gate=OPEN)
-    for name in COMPARED:
-        ways = [Given(networks, forgetful=forgetful) for forgetful in (False, True)]
-        ours, theirs = (import_module(STRATEGIES[name].module).build(way) for way in ways)
-        yield from compared(f"{family}-{name}", (ours, theirs), options[name], repeats, frames_run)
+def ways_of(name: str, networks: Mapping[str, Any]) -> tuple[Segmenter, Segmenter]:
+    """Ours and the published one."""
+    build = import_module(STRATEGIES[name].module).build
+    return build(Given(networks, forgetful=False)), build(Given(networks, forgetful=True))
 
 
 def compared(
     name: str, ways: tuple[Segmenter, Segmenter], options: Any, repeats: int, frames_run: int
 ) -> tuple[Timing, Timing]:
     """Both ways in turn on clips that nobody has seen before, after one frame that is not counted if there
-    are several clips.
+    are several clips. The published way's row says how many times longer it took.
 
     In turn, so that what else the machine does falls on both. `again_seconds`: ours for a clip just seen.
     """
     ours, theirs = ways
-    first = [seconds_of(way, options, alone(clip(0))[:1]) for way in ways] if repeats > 1 else []
+    first = [timed(way, options, alone(clip(0))[:1])[0] for way in ways] if repeats > 1 else []
     runs: tuple[list[float], list[float]] = [], []
-    again, stages, grown = [], dict.fromkeys(STAGES, 0.0), 0.0
+    peaks: list[int] = []
+    again, stages, grown, lit = [], dict.fromkeys(STAGES, 0.0), 0.0, FRAMES
     for seed in range(1, repeats + 1):
         five = clip(seed)
         with measured() as spent, growth() as more:
-            runs[0].append(seconds_of(ours, options, [five]))
+            seconds, with_mask = timed(ours, options, [five])
+        runs[0].append(seconds)
+        peaks.append(peak())
         stages = {stage: stages[stage] + spent.get(stage, 0.0) for stage in STAGES}
-        grown = max(grown, more[0])
-        runs[1].append(seconds_of(theirs, options, alone(five)[:frames_run]) * FRAMES / frames_run)
-        again.append(seconds_of(ours, options, [five]))
+        grown, lit = max(grown, more[0]), min(lit, with_mask)
+        again.append(timed(ours, options, [five])[0])
+        runs[1].append(timed(theirs, options, alone(five)[:frames_run])[0] * FRAMES / frames_run)
     size: dict[str, float | int | str] = {"frames": FRAMES, "width": SIZE[1], "height": SIZE[0]}
     mine, published = median(runs[0]), median(runs[1])
     cold, theirs_cold = first or (mine, published)
-    most = round(peak() / MIB, 1)
     details: dict[str, float | int | str] = {
         f"share_{stage}": round(spent / sum(runs[0]), 3) for stage, spent in stages.items() if spent
     }
-    details |= {"again_seconds": round(median(again), 6), "grown_mib": round(grown, 1)}
+    details |= {"again_seconds": round(median(again), 6), "grown_mib": round(grown, 1), "frames_lit": lit}
     ratio = {"times_ours": round(published / mine, 2), "frames_run": frames_run}
     return (
-        Timing(name, round(mine, 6), round(cold, 6), most, size | details),
-        Timing(f"{name}-as-published", round(published, 6), round(theirs_cold, 6), most, size | ratio),
+        Timing(name, round(mine, 6), round(cold, 6), round(peaks[0] / MIB, 1), size | details),
+        Timing(
+            f"{name}-as-published",
+            round(published, 6),
+            round(theirs_cold, 6),
+            round(peak() / MIB, 1),
+            size | ratio,
+        ),
     )
 
 
-def seconds_of(segmenter: Segmenter, options: Any, windows: Sequence[Window]) -> float:
-    """Wall-clock seconds of these windows, one after the other."""
-    began = time.perf_counter()
+def timed(segmenter: Segmenter, options: Any, windows: Sequence[Window]) -> tuple[float, int]:
+    """Wall-clock seconds of these windows, one after the other, and how many of their frames got a mask."""
+    began, lit = time.perf_counter(), 0
     for each in windows:
-        for _ in segmenter(each, options):
-            pass
+        for answer in segmenter(each, options):
+            lit += answer.reason is None
     if device().type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return time.perf_counter() - began, lit
 
 
 def clip(seed: int) -> Window:
