@@ -6,6 +6,7 @@ Without a name all run, which takes ten minutes or so on two cores: the strategi
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -30,7 +31,7 @@ BENCHMARKS: Mapping[str, Callable[[], Iterator[Timing]]] = {
     **{f"{name}-tiny": partial(strategies.tiny, name) for name in strategies.COMPARED},
     **{f"{name}-vit-b": partial(strategies.full_size, name) for name in strategies.COMPARED},
 }
-THREADS = 2
+THREADS = 2  # unless OMP_NUM_THREADS says otherwise
 
 
 def main(names: list[str]) -> int:
@@ -47,10 +48,11 @@ def main(names: list[str]) -> int:
         ]
         return max(child.returncode for child in children)
     torch.manual_seed(0)
-    torch.set_num_threads(THREADS)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(THREADS)
     machine = {
         "device": str(device()),
-        "threads": THREADS,
+        "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "cpu": platform.machine(),
     }

@@ -6,7 +6,8 @@ what each stage takes of the time; what is missing to 1 is images, points, boxes
 `peak_mib` is the process's, weights included, up to the end of that way; `grown_mib` what it grew by at most
 while ours ran. `frames_lit` of the five got a mask: one that a gate or a detector empties costs less. A frame
 costs the published way the same wherever it stands: at full size `frames_run` of the five are run, and the
-seconds of five are computed.
+seconds of five are computed. `cpu_seconds` are those of all threads: with OMP_NUM_THREADS=1, which spares
+threads that wait for each other, they tell more than `seconds` on a machine that does other things as well.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -144,28 +145,37 @@ def compared(
     In turn, so that what else the machine does falls on both. `again_seconds`: ours for a clip just seen.
     """
     ours, theirs = ways
-    first = [timed(way, options, alone(clip(0))[:1])[0] for way in ways] if repeats > 1 else []
-    runs: tuple[list[float], list[float]] = [], []
+    first = [timed(way, options, alone(clip(0))[:1]).seconds for way in ways] if repeats > 1 else []
+    runs: tuple[list[Run], list[Run]] = [], []
     peaks: list[int] = []
     again, stages, grown, lit = [], dict.fromkeys(STAGES, 0.0), 0.0, FRAMES
     for seed in range(1, repeats + 1):
         five = clip(seed)
         with measured() as spent, growth() as more:
-            seconds, with_mask = timed(ours, options, [five])
-        runs[0].append(seconds)
+            runs[0].append(timed(ours, options, [five]))
         peaks.append(peak())
         stages = {stage: stages[stage] + spent.get(stage, 0.0) for stage in STAGES}
-        grown, lit = max(grown, more[0]), min(lit, with_mask)
-        again.append(timed(ours, options, [five])[0])
-        runs[1].append(timed(theirs, options, alone(five)[:frames_run])[0] * FRAMES / frames_run)
+        grown, lit = max(grown, more[0]), min(lit, runs[0][-1].lit)
+        again.append(timed(ours, options, [five]).seconds)
+        runs[1].append(timed(theirs, options, alone(five)[:frames_run]))
     size: dict[str, float | int | str] = {"frames": FRAMES, "width": SIZE[1], "height": SIZE[0]}
-    mine, published = median(runs[0]), median(runs[1])
+    mine, published = (median(run.seconds for run in each) for each in runs)
+    cpu, theirs_cpu = (median(run.cpu_seconds for run in each) for each in runs)
+    published, theirs_cpu = (each * FRAMES / frames_run for each in (published, theirs_cpu))
     cold, theirs_cold = first or (mine, published)
     details: dict[str, float | int | str] = {
-        f"share_{stage}": round(spent / sum(runs[0]), 3) for stage, spent in stages.items() if spent
+        f"share_{stage}": round(spent / sum(run.seconds for run in runs[0]), 3)
+        for stage, spent in stages.items()
+        if spent
     }
     details |= {"again_seconds": round(median(again), 6), "grown_mib": round(grown, 1), "frames_lit": lit}
-    ratio = {"times_ours": round(published / mine, 2), "frames_run": frames_run}
+    details["cpu_seconds"] = round(cpu, 6)
+    ratio = {
+        "times_ours": round(published / mine, 2),
+        "cpu_seconds": round(theirs_cpu, 6),
+        "times_our_cpu": round(theirs_cpu / cpu, 2),
+        "frames_run": frames_run,
+    }
     return (
         Timing(name, round(mine, 6), round(cold, 6), round(peaks[0] / MIB, 1), size | details),
         Timing(
@@ -178,15 +188,23 @@ def compared(
     )
 
 
-def timed(segmenter: Segmenter, options: Any, windows: Sequence[Window]) -> tuple[float, int]:
-    """Wall-clock seconds of these windows, one after the other, and how many of their frames got a mask."""
-    began, lit = time.perf_counter(), 0
+class Run(NamedTuple):
+    """What some windows took, and how many of their frames got a mask."""
+
+    seconds: float
+    cpu_seconds: float
+    lit: int
+
+
+def timed(segmenter: Segmenter, options: Any, windows: Sequence[Window]) -> Run:
+    """These windows, one after the other."""
+    began, cpu, lit = time.perf_counter(), time.process_time(), 0
     for each in windows:
         for answer in segmenter(each, options):
             lit += answer.reason is None
     if device().type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - began, lit
+    return Run(time.perf_counter() - began, time.process_time() - cpu, lit)
 
 
 def clip(seed: int) -> Window:
