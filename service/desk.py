@@ -20,7 +20,7 @@ from service.auth import Caller, Keys, RateLimit
 from service.clips import ClipStore
 from service.errors import Refusal, invalid
 from service.health import Health, unready
-from service.intake import Intake, Order, job_id_of
+from service.intake import Intake, Order
 from service.jobs import JobStore
 from service.middleware import bind
 from service.notifier import Notifier, changed
@@ -112,12 +112,14 @@ class Desk:
         return await self.store(self.find, job_id, caller.tenant)
 
     def find(self, job_id: str, tenant: str) -> JobRecord:
-        ids = (job_id, job_id_of(tenant, job_id))
-        found = next(filter(None, (self.jobs.get(one, tenant) for one in ids)), None)
+        found = self.jobs.get(job_id, tenant)
+        if found is None:
+            job_id = self.jobs.named(tenant, job_id) or job_id
+            found = self.jobs.get(job_id, tenant)
         if found is not None:
             bind(job_id=found.id)
             return found
-        if any(self.jobs.expired(one, tenant) for one in ids):
+        if self.jobs.expired(job_id, tenant):
             raise Refusal(
                 "expired", "The result of this job has expired and was deleted; send the clip again."
             )

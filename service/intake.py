@@ -37,7 +37,8 @@ PARTS = "`media`, `video` with `audio`, `frames[]` with `audio`, or an `upload_i
 @dataclass(frozen=True)
 class Order:
     """What a client asks for. `fields` are the options by name, in order; `files` the clip's parts;
-    `requested` the strategy by the client's own word, where that was `auto`."""
+    `requested` the strategy by the client's own word, where that was `auto`; `name` the client's own for the
+    job."""
 
     strategy: str
     tenant: str
@@ -45,7 +46,7 @@ class Order:
     files: Mapping[str, Sequence[ReceivedFile]] = field(default_factory=dict)
     upload_id: str | None = None
     idempotency_key: str | None = None
-    job_id: str | None = None
+    name: str = ""
     request_id: str = ""
     requested: str = ""
 
@@ -168,7 +169,8 @@ class Intake:
         together = self.strategy(order.strategy).together
         windows = plan(summary, options.sampling, self.limits, together)
         job = Job(
-            id=order.job_id or uuid4().hex,
+            id=uuid4().hex,
+            name=order.name,
             tenant=order.tenant,
             strategy=order.strategy,
             requested=order.requested or order.strategy,
@@ -246,8 +248,3 @@ def idempotency_of(order: Order, options: JobOptions, clip: Clip) -> Idempotency
     return Idempotency(
         order.idempotency_key, hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
     )
-
-
-def job_id_of(tenant: str, client_id: str) -> str:
-    """The id of the job that a tenant makes under a name of its own: another tenant's name never meets it."""
-    return hashlib.sha256(f"{tenant}\0{client_id}".encode()).hexdigest()[:32]

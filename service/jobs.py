@@ -77,7 +77,7 @@ class JobStore:
     def create(
         self, job: Job, windows: Sequence[WindowPlan], idempotency: Idempotency | None = None
     ) -> tuple[JobRecord, bool]:
-        """Accept a job of these windows, or find the one its key (or its own id) already made.
+        """Accept a job of these windows, or find the one its key (or its name) already made.
 
         Raises QueueFull, QuotaExceeded, IdempotencyMismatch or ClipGone; nothing is written then.
         """
@@ -101,6 +101,7 @@ class JobStore:
             idempotency.body if idempotency else "",
             math.ceil(settings.idempotency_ttl),
             int(job.clip.owned),
+            job.name,
             *(json.dumps(asdict(window)) for window in windows),
         )
         if outcome == "full":
@@ -118,6 +119,11 @@ class JobStore:
         """The record, or None if there is none or it is another tenant's; `tenant` None sees all."""
         [record] = self._read([job_id])
         return record if record and tenant in (None, record.job.tenant) else None
+
+    def named(self, tenant: str, name: str) -> str | None:
+        """The id of the job that a tenant made under this name, which may be gone."""
+        found: str | None = self.redis.get(f"{PREFIXES['NAME']}{tenant}:{name}")
+        return found
 
     def page(
         self,

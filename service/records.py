@@ -59,7 +59,8 @@ class ClipGone(EarshotError):
 @dataclass(frozen=True)
 class Job:
     """What never changes of a job. `options` is the strategy's own JSON; `params` what the client asked.
-    `requested` is the strategy that the client named: `strategy`, or `auto`.
+    `requested` is the strategy that the client named: `strategy`, or `auto`. `name` is what the client calls
+    the job, unique while it lives; the id is never used again.
 
     `clip` is the upload (its `summary` is a `models.media.Summary` as JSON); `deadline` is in epoch seconds.
     """
@@ -77,6 +78,7 @@ class Job:
     request_id: str = ""
     warnings: tuple[str, ...] = ()
     requested: str = ""
+    name: str = ""
 
     def encode(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))

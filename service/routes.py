@@ -14,7 +14,7 @@ from service.answers import job_headers, job_response, moment, result_response
 from service.auth import Caller
 from service.desk import Desk, desk_of, known_query, unless_gone, wait_of
 from service.errors import Refusal, invalid
-from service.intake import job_id_of, order_of
+from service.intake import order_of
 from service.openapi import LINKS_OF_JOB, LINKS_OF_UPLOAD, accepted, clip_body, problems, results
 from service.problems import AsciiJSONResponse
 from service.records import JobRecord
@@ -139,7 +139,7 @@ async def ordered(
     strategy: str | None = None,
     otherwise: str | None = None,
     idempotency_key: str | None = None,
-    job_id: str | None = None,
+    name: str = "",
 ) -> tuple[JobRecord, bool]:
     """Read the body and make its job."""
     query = [pair for pair in request.query_params.multi_items() if pair[0] not in OWN_QUERY]
@@ -151,7 +151,7 @@ async def ordered(
             otherwise,
             tenant=caller.tenant,
             idempotency_key=idempotency_key,
-            job_id=job_id,
+            name=name,
             request_id=request.state.request_id,
         )
         return await desk.accept(order)
@@ -230,6 +230,6 @@ async def put_job(request: Request, job_id: OwnName) -> Response:
         request,
         caller,
         idempotency_key=f"\0{job_id}",  # no header can hold this one
-        job_id=job_id_of(caller.tenant, job_id),
+        name=job_id,
     )
     return job_response(record, 201 if created else 200, job_headers(record))

@@ -20,6 +20,7 @@ PREFIXES = {  # of keys; a key of one thing ends with its id
     "TENANT": "avs:tenant:",  # sorted set: a tenant's jobs by creation
     "HELD": "avs:held:",  # set: a tenant's unfinished jobs, for its share of the queue
     "IDEMPOTENCY": "avs:idempotency:",  # hash: the job and body of one Idempotency-Key
+    "NAME": "avs:name:",  # string by tenant and name: the id of the job that was made under this name
     "ACTIVE": "avs:active",  # sorted set: unfinished jobs by creation
     "QUEUED": "avs:queued",  # sorted set: jobs not begun, in the order they will begin
     "DEADLINES": "avs:deadlines",  # sorted set: unfinished jobs with a deadline

@@ -8,6 +8,8 @@ import zipfile
 
 import pytest
 
+from service.clips import ClipStore
+from service.reconciler import Sweeper
 from service.renders import render_key
 from tests.api import finished, is_problem, job_of, sent
 
@@ -71,6 +73,24 @@ def test_an_expired_job_is_said_to_have_been_there(api, clip) -> None:
         for part in ("", "/result", "/frames", "/events"):
             is_problem(api.http.get(f"/v1/jobs/{name}{part}"), 410, "expired")
     is_problem(api.http.get("/v1/jobs/never"), 404, "not_found")
+
+
+def test_a_name_of_ones_own_can_be_used_again(api, clip) -> None:
+    def put() -> dict[str, object]:
+        answer = api.http.put("/v1/jobs/again", files=sent(clip), data={"strategy": "full-mask"})
+        assert answer.status_code == 201
+        return finished(api, answer.json()["id"])
+
+    before = put()
+    assert api.http.delete("/v1/jobs/again").status_code == 204
+    is_problem(api.http.get("/v1/jobs/again"), 404, "not_found")
+    after = put()
+    worker = api.worker
+    Sweeper(worker.jobs, ClipStore(worker.redis), worker.storage)()  # it removes the files of the first
+    assert api.http.get(after["urls"]["result"]).json()["job_id"] == after["id"] != before["id"]
+    assert api.http.get("/v1/jobs/again").json()["id"] == after["id"]
+    assert worker.jobs.delete(after["id"])
+    assert not [key for key in worker.redis.scan_iter("*") if "again" in key and "idempotency" not in key]
 
 
 def test_jobs_are_listed_in_pages(api, clip) -> None:

@@ -1,9 +1,10 @@
--- Accepts a job, or finds the one that its idempotency key already made.
+-- Accepts a job, or finds the one that its idempotency key, or its name, already made.
 local id, tenant, clip_id, static, strategy = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local interactive, deadline, frames = ARGV[6], ARGV[7], ARGV[8]
 local queue_limit, tenant_limit, result_ttl, max_attempts = tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11], ARGV[12]
 local key, body, key_ttl, clip_owned = ARGV[13], ARGV[14], ARGV[15], ARGV[16]
-local FIRST_WINDOW = 17
+local name = ARGV[17]
+local FIRST_WINDOW = 18
 
 local function found(outcome, id)  -- with the record, to save whoever asked a second question
     return {outcome, redis.call('ZRANK', QUEUED, id), redis.call('HGETALL', JOB .. id)}
@@ -21,6 +22,12 @@ if key ~= '' then
 end
 if redis.call('EXISTS', JOB .. id) == 1 then
     return found('known', id)
+end
+if name ~= '' then
+    local known = redis.call('GET', NAME .. tenant .. ':' .. name)
+    if known and redis.call('EXISTS', JOB .. known) == 1 then
+        return found('known', known)
+    end
 end
 if redis.call('EXISTS', CLIP .. clip_id) == 0 then
     return {'gone'}
@@ -52,8 +59,12 @@ if key ~= '' then
     redis.call('HSET', key, 'job', id, 'body', body)
     redis.call('EXPIRE', key, key_ttl)
 end
-for _, name in ipairs({job, PLAN .. id, TENANT .. tenant, HELD .. tenant, CLIP .. clip_id, CLIP_JOBS .. clip_id}) do
-    redis.call('EXPIRE', name, BELT)
+if name ~= '' then
+    redis.call('HSET', job, 'name', name)
+    redis.call('SET', NAME .. tenant .. ':' .. name, id, 'EX', BELT)
+end
+for _, key in ipairs({job, PLAN .. id, TENANT .. tenant, HELD .. tenant, CLIP .. clip_id, CLIP_JOBS .. clip_id}) do
+    redis.call('EXPIRE', key, BELT)
 end
 reach(id, 'queued')
 return found('created', id)
