@@ -70,9 +70,10 @@ class Loaded:
                 LOG.info("strategy ready", strategy=name, seconds=round(time.monotonic() - began, 3))
 
     def statement(self) -> dict[str, Any]:
-        """What /v1/strategies and /v1/models say of this worker."""
-        ready = {name: {"ready": True, "reason": None} for name in self.ready}
-        reasons = {name: {"ready": False, "reason": reason} for name, reason in self.reasons.items()}
+        """What /v1/strategies and /v1/models say of this worker. Asked by the heartbeat while `load` fills the
+        tables, hence from copies: a table that grows under a loop would end that thread."""
+        ready = {name: {"ready": True, "reason": None} for name in self.ready.copy()}
+        reasons = {name: {"ready": False, "reason": reason} for name, reason in self.reasons.copy().items()}
         return {"device": self.device, "strategies": ready | reasons, "models": dict(self.models)}
 
     def _strategy(self, name: str) -> Ready:
@@ -125,7 +126,7 @@ class Loaded:
 
     def lookups(self) -> dict[str, tuple[int, int]]:
         """Network -> hits and misses of its cache of embeddings, where it has one."""
-        held = {name: self.networks[name] for name in self.models}
+        held = {name: self.networks[name] for name in self.models.copy()}
         counts = {name: one.cache_counts for name, one in held.items() if hasattr(one, "cache_counts")}
         return {name: (count.hits, count.misses) for name, count in counts.items()}
 

@@ -168,7 +168,8 @@ class Storage:
                 self.fs.rm(path, recursive=True)
 
     def owners(self, kind: str, older_than: float) -> list[str]:
-        """Ids that have files under `kind` (`windows`, `uploads`...), all older than this (seconds)."""
+        """Ids that have files under `kind` (`windows`, `uploads`...), all older than this (seconds). What others
+        put there (`.DS_Store`, `lost+found`) is not ours to judge."""
         newest: dict[str, float] = {}
         base = f"{self.root}/{kind}"
         with as_os_errors():
@@ -177,7 +178,8 @@ class Storage:
         for path, info in files.items():
             owner = path[len(base) :].lstrip("/").split("/", 1)[0]
             newest[owner] = max(newest.get(owner, 0.0), modified(info))
-        return [owner for owner, seconds in newest.items() if seconds < time.time() - older_than]
+        limit = time.time() - older_than
+        return [one for one, at in newest.items() if at < limit and KEY.fullmatch(f"{kind}/{one}/")]
 
     def sweep(self, older_than: float) -> None:
         """Remove what a process that died was writing, and copies that nobody used for so long (seconds)."""

@@ -17,7 +17,7 @@ from models.stages import measured, stage
 from models.strategies import STRATEGIES, FrameMasks
 from models.strategies.options import NoPromptOptions
 from models.suppliers import PROMPTS_PER_BATCH
-from service.loading import Loaded, warm
+from service.loading import Loaded, Ready, warm
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.tiny_networks import tiny_networks
@@ -55,6 +55,18 @@ def test_missing_weights_name_the_command_and_stop_nothing(tmp_path: Path) -> No
     assert not statement["ac-fpn"]["ready"]
     assert "python -m service weights" in statement["ac-fpn"]["reason"]
     assert one.networks is None
+
+
+def test_a_heartbeat_may_come_while_strategies_are_loaded(tmp_path: Path) -> None:
+    class Growing(dict[str, Ready]):
+        def __iter__(self) -> Iterator[str]:
+            for name in super().__iter__():
+                self[f"after {name}"] = self[name]
+                yield name
+
+    one = loaded(tmp_path, strategies="full-mask")
+    one.ready = Growing(one.ready)
+    assert one.statement()["strategies"]["full-mask"]["ready"]
 
 
 def test_an_unknown_strategy_is_named_with_those_that_exist(tmp_path: Path) -> None:

@@ -122,6 +122,17 @@ def test_files_without_a_record_are_found_once_they_are_old(
     assert storage.exists(job.clip.video)
 
 
+def test_a_strangers_file_stops_no_sweeper(storage: Storage, sweeper: Sweeper) -> None:
+    assert storage.folder is not None
+    stranger = storage.folder / "windows" / ".DS_Store"
+    stranger.parent.mkdir()
+    stranger.touch()
+    os.utime(stranger, (0, 0))
+    sweeper.adopt_orphans(60)
+    sweeper.collect()
+    assert stranger.exists()
+
+
 def test_lost_windows_are_sent_again_and_late_jobs_ended(
     store: JobStore, storage: Storage, settings: Settings
 ) -> None:
