@@ -99,12 +99,11 @@ class Desk:
                 "invalid_option", "No strategy takes all of these options; /v1/strategies lists them."
             )
         workers = (await self.health.state()).workers
-        reasons = {name: unready(workers, name) for name in fitting}
-        chosen = recommended(fitting, [name for name, reason in reasons.items() if reason is None])
+        refusals = {name: refusal for name in fitting if (refusal := unready(workers, name))}
+        chosen = recommended(fitting, [name for name in fitting if name not in refusals])
         if chosen is None:
             first = recommended(fitting, fitting) or fitting[0]
-            code = "weights_missing" if any(one["state"] == "ready" for one in workers) else "not_ready"
-            raise Refusal(code, f"{first}: {reasons[first]}")
+            raise Refusal(refusals[first].code, f"{first}: {refusals[first].detail}")
         return replace(order, strategy=chosen, requested=AUTO)
 
     async def job(self, job_id: str, caller: Caller) -> JobRecord:

@@ -37,15 +37,17 @@ class State:
     workers: Sequence[Mapping[str, Any]]
 
 
-def unready(workers: Sequence[Mapping[str, Any]], strategy: str) -> str | None:
-    """Why no worker can run a strategy, as a sentence; None where one can."""
+def unready(workers: Sequence[Mapping[str, Any]], strategy: str) -> Refusal | None:
+    """Why no worker can run a strategy; None where one can."""
     ready = [worker for worker in workers if worker["state"] == "ready"]
     said = [worker["strategies"][strategy] for worker in ready if strategy in worker["strategies"]]
     if any(one["ready"] for one in said):
         return None
     if not ready:
-        return NO_WORKER
-    return next((one["reason"] for one in said), f"No worker was told to load {strategy}; see its settings.")
+        return Refusal("not_ready", NO_WORKER)
+    for one in said:
+        return Refusal(one["code"], one["reason"])
+    return Refusal("weights_missing", f"No worker was told to load {strategy}; see its settings.")
 
 
 class Health:
@@ -98,9 +100,9 @@ class Health:
     async def usable(self, strategy: str) -> None:
         """Refuse a strategy that every ready worker says it cannot run. Without a worker, work may wait."""
         workers = (await self.state()).workers
-        reason = unready(workers, strategy)
-        if reason is not None and any(worker["state"] == "ready" for worker in workers):
-            raise Refusal("weights_missing", reason)
+        refusal = unready(workers, strategy)
+        if refusal is not None and refusal.code != "not_ready":
+            raise refusal
 
     async def checks(self) -> tuple[dict[str, str], Sequence[Mapping[str, Any]]]:
         """`ok`, or a sentence, for each thing that must be there; and the workers."""

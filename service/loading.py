@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,10 +14,11 @@ import structlog
 from pydantic import TypeAdapter
 
 from models.batching import Batcher
-from models.errors import EarshotError
+from models.errors import EarshotError, WeightsMissing
 from models.media import Window
 from models.strategies import Segmenter, Strategy
 from models.weights import Weights
+from service.errors import Refusal
 from service.settings import Settings
 
 WARM_PIXELS = 64  # a side of the black frame that warms a strategy
@@ -27,6 +29,7 @@ UNUSABLE = (
     RuntimeError,
     ValueError,
 )  # each names its cause
+FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+")  # of a path in a sentence, not of an address
 LOG = structlog.get_logger(__name__)
 
 
@@ -53,7 +56,7 @@ class Loaded:
             settings.batch_frames, settings.batch_wait_ms / 1000, release=self._release, observe=observe
         )
         self.ready: dict[str, Ready] = {}
-        self.reasons: dict[str, str] = {}
+        self.refusals: dict[str, Refusal] = {}
         self.models: dict[str, dict[str, Any]] = {}
 
     def load(self) -> None:
@@ -64,17 +67,22 @@ class Loaded:
             try:
                 self.ready[name] = self._strategy(name)
             except UNUSABLE as error:
-                self.reasons[name] = str(error)
+                self.refusals[name] = refusal_of(error)
                 LOG.warning("strategy not ready", strategy=name, reason=str(error))
             else:
                 LOG.info("strategy ready", strategy=name, seconds=round(time.monotonic() - began, 3))
 
     def statement(self) -> dict[str, Any]:
-        """What /v1/strategies and /v1/models say of this worker. Asked by the heartbeat while `load` fills the
-        tables, hence from copies: a table that grows under a loop would end that thread."""
+        """What /v1/strategies and /v1/models say of this worker.
+
+        From copies: the heartbeat asks while `load` fills the tables, and would end if one grew under it.
+        """
         ready = {name: {"ready": True, "reason": None} for name in self.ready.copy()}
-        reasons = {name: {"ready": False, "reason": reason} for name, reason in self.reasons.copy().items()}
-        return {"device": self.device, "strategies": ready | reasons, "models": dict(self.models)}
+        refused = {
+            name: {"ready": False, "reason": why.detail, "code": why.code}
+            for name, why in self.refusals.copy().items()
+        }
+        return {"device": self.device, "strategies": ready | refused, "models": self.models.copy()}
 
     def _strategy(self, name: str) -> Ready:
         if name not in self.table:
@@ -139,6 +147,12 @@ class Loaded:
         identity = asdict(self.weights.identity(network))
         supplier = self.networks.supplier(network)
         return identity | ({"supplier": supplier} if supplier else {})
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """Why a strategy cannot run, as it may leave the process: of a path only the file's name."""
+    missing = isinstance(error, WeightsMissing | ImportError)
+    return Refusal("weights_missing" if missing else "weights_invalid", FOLDERS.sub("", str(error)))
 
 
 def warm(strategy: Strategy, segmenter: Segmenter) -> None:

@@ -52,7 +52,7 @@ async def list_strategies(request: Request) -> Response:
     )
 
 
-def strategy_document(name: str, strategy: Strategy, reason: str | None) -> dict[str, Any]:
+def strategy_document(name: str, strategy: Strategy, refusal: Refusal | None) -> dict[str, Any]:
     adapter = adapter_of(strategy)
     presets = {key: adapter.dump_python(one, mode="json") for key, one in strategy.presets.items()}
     return {
@@ -61,8 +61,8 @@ def strategy_document(name: str, strategy: Strategy, reason: str | None) -> dict
         "params": params_schema(strategy),
         "presets": presets,
         "weights": [*strategy.networks],
-        "ready": reason is None,
-        "reason": reason,
+        "ready": refusal is None,
+        "reason": refusal and refusal.detail,
     }
 
 

@@ -168,8 +168,10 @@ class Storage:
                 self.fs.rm(path, recursive=True)
 
     def owners(self, kind: str, older_than: float) -> list[str]:
-        """Ids that have files under `kind` (`windows`, `uploads`...), all older than this (seconds). What others
-        put there (`.DS_Store`, `lost+found`) is not ours to judge."""
+        """Ids that have files under `kind` (`windows`, `uploads`...), all older than this (seconds).
+
+        What others put there (`.DS_Store`, `lost+found`) is not ours to remove.
+        """
         newest: dict[str, float] = {}
         base = f"{self.root}/{kind}"
         with as_os_errors():

@@ -224,8 +224,9 @@ class WindowRunner:
         said = [worker["strategies"].get(strategy, {}) for worker in self.fleet.workers()]
         if any(one.get("ready") for one in said):
             raise Elsewhere
-        reason = self.loaded.reasons.get(strategy, f"No worker was told to load {strategy}.")
-        raise Refusal("weights_missing", reason)
+        unloaded = Refusal("weights_missing", f"No worker was told to load {strategy}.")
+        why = self.loaded.refusals.get(strategy, unloaded)
+        raise Refusal(why.code, why.detail)  # a new one: each raise of the same would add to its traceback
 
     def _pass_on(self, leave: Go) -> None:
         """Put a window back for a worker that has its strategy; slowly, as it may come here again."""

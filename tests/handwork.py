@@ -59,7 +59,10 @@ class HandWorker(threading.Thread):
                 "device": "cpu",
                 "threads": 1,
                 "started_at": 0.0,
-                "strategies": {"full-mask": ready, "ac-fpn": {"ready": False, "reason": MISSING}},
+                "strategies": {
+                    "full-mask": ready,
+                    "ac-fpn": {"ready": False, "reason": MISSING, "code": "weights_missing"},
+                },
                 "models": {
                     "sam": {
                         "id": "sam-tiny",

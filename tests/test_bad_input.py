@@ -56,7 +56,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, redis_server: Any, network
 
     folder = tmp_path_factory.mktemp("service")
     with Api(folder, redis_server.url, untrained, weights_dir=folder / "none", torch_threads=1) as service:
-        assert service.worker.loaded.reasons == {}
+        assert service.worker.loaded.refusals == {}
         yield service
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 
 from models import sam
+from models.errors import WeightsMissing
 from models.media import Window
 from models.stages import measured, stage
 from models.strategies import STRATEGIES, FrameMasks
 from models.strategies.options import NoPromptOptions
 from models.suppliers import PROMPTS_PER_BATCH
-from service.loading import Loaded, Ready, warm
+from models.weights import TINY_FOLDER
+from service.loading import Loaded, Ready, refusal_of, warm
 from service.settings import Settings
 from service.telemetry import Metrics
 from tests.tiny_networks import tiny_networks
@@ -54,7 +57,27 @@ def test_missing_weights_name_the_command_and_stop_nothing(tmp_path: Path) -> No
     assert statement["full-mask"]["ready"]
     assert not statement["ac-fpn"]["ready"]
     assert "python -m service weights" in statement["ac-fpn"]["reason"]
+    assert statement["ac-fpn"]["code"] == "weights_missing"
     assert one.networks is None
+
+
+def test_damaged_weights_are_not_said_to_be_missing(tmp_path: Path) -> None:
+    one = Loaded(Settings(weights_dir=tmp_path, strategies=("random-sam",)), lambda name, size: None)
+    one.weights.tiny = tmp_path / "tiny"
+    shutil.copytree(TINY_FOLDER, one.weights.tiny)
+    with (one.weights.tiny / "sam.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    one.load()
+    said = one.statement()["strategies"]["random-sam"]
+    assert said["code"] == "weights_invalid"
+    assert "is not the file it was" in said["reason"]
+
+
+def test_a_reason_names_no_folder_of_the_machine() -> None:
+    error = PermissionError(13, "Permission denied", "/srv/weights/sam.safetensors")
+    assert refusal_of(error).detail == "[Errno 13] Permission denied: 'sam.safetensors'"
+    sentence = "Fetch https://host/a/b/c.pt with python -m service weights fetch sam; see models/tiny/sam."
+    assert refusal_of(WeightsMissing(sentence)).detail == sentence
 
 
 def test_a_heartbeat_may_come_while_strategies_are_loaded(tmp_path: Path) -> None:
@@ -71,7 +94,7 @@ def test_a_heartbeat_may_come_while_strategies_are_loaded(tmp_path: Path) -> Non
 
 def test_an_unknown_strategy_is_named_with_those_that_exist(tmp_path: Path) -> None:
     one = loaded(tmp_path, strategies="slepp")
-    assert "sleep" in one.reasons["slepp"]
+    assert "sleep" in one.refusals["slepp"].detail
 
 
 def test_strategies_without_networks_need_no_torch() -> None:
@@ -133,7 +156,7 @@ def test_the_supplier_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     one = Loaded(Settings(weights_dir=tmp_path, strategies=("random-sam",)), lambda name, size: None)
     one.weights.tiny = tmp_path
     one.load()
-    assert "make .venv-official/ready" in one.reasons["random-sam"]
+    assert "make .venv-official/ready" in one.refusals["random-sam"].detail
 
 
 def test_a_result_says_whose_code_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
