@@ -84,9 +84,10 @@ def settings(host: str | None = None, port: int | None = None) -> Settings:
 
 def stored(given: Settings) -> Settings:
     """The same, if what is stored can be stored where they say; else a sentence, and the end."""
-    from service.storage import Storage, StorageUnfit
+    from service.storage import Storage, StorageUnfit, refuse_unfit
 
     try:
+        refuse_unfit(given.storage_url)
         Storage(given.storage_url, given.scratch_dir)
     except StorageUnfit as error:
         print(error, file=sys.stderr)

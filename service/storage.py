@@ -29,6 +29,13 @@ from fsspec.implementations.local import LocalFileSystem
 
 KEY = re.compile(r"(uploads|windows|renders)(/[A-Za-z0-9_-][A-Za-z0-9._-]*){1,2}/?")
 PARTIAL = "partial"  # the folder of files that are being written, inside a local store
+READ_ONLY = "nobody can write to"
+UNFIT = {  # kinds of store that open without an error and are of no use: what is wrong with each
+    "memory": "every process has for itself, while the API and its workers must share one",
+    "http": READ_ONLY,
+    "https": READ_ONLY,
+    "data": READ_ONLY,
+}
 
 
 class StorageUnfit(Exception):
@@ -53,8 +60,7 @@ class Storage:
         try:
             self.fs, root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError, OSError) as error:
-            known = re.sub(r"//[^/@]*@", "//", url)  # no key in a message
-            raise StorageUnfit(f"STORAGE_URL is {known}, which cannot be used: {error}.") from error
+            raise StorageUnfit(f"STORAGE_URL is {shown(url)}, which cannot be used: {error}.") from error
         self.root = root.rstrip("/")
         self.folder = Path(self.root) if isinstance(self.fs, LocalFileSystem) else None
         self.partial = (self.folder or scratch) / PARTIAL
@@ -196,6 +202,22 @@ class Storage:
         if not KEY.fullmatch(key):
             raise ValueError(f"{key!r} is not a key of this store.")
         return f"{self.root}/{key}"
+
+
+def refuse_unfit(url: str) -> None:
+    """Refuse a kind of store that could not serve several processes, in a chain of fsspec's too (`a::b://`)."""
+    for link in url.split("::"):
+        wrong = UNFIT.get(link.partition(":")[0])
+        if wrong is not None:
+            raise StorageUnfit(
+                f"STORAGE_URL is {shown(url)}, which {wrong}; name a folder (file:///srv/earshot) "
+                "or a bucket (s3://bucket/prefix)."
+            )
+
+
+def shown(url: str) -> str:
+    """Without a key in it."""
+    return re.sub(r"//[^/@]*@", "//", url)
 
 
 def make_writable(folder: Path, setting: str) -> None:

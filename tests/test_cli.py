@@ -112,6 +112,11 @@ def test_a_wrong_setting_is_a_sentence(
         pytest.param("file:///proc/earshot", "/proc/earshot/partial cannot be written to (", id="read-only"),
         pytest.param("floppy://key:secret@a/b", "STORAGE_URL is floppy://a/b, which cannot", id="unknown"),
         pytest.param("", "A setting has a wrong value. EARSHOT_STORAGE_URL: ", id="empty"),
+        pytest.param(
+            "memory://", "STORAGE_URL is memory://, which every process has for itself", id="memory"
+        ),
+        pytest.param("https://k:secret@a/b", "STORAGE_URL is https://a/b, which nobody can write", id="http"),
+        pytest.param("simplecache::memory://a", "STORAGE_URL is simplecache::memory://a, which", id="chain"),
     ],
 )
 def test_a_storage_that_cannot_be_is_a_sentence(
