@@ -44,6 +44,7 @@ FIRST_DELAY, LONGEST_DELAY = 0.25, 10.0  # seconds between tries
 CONNECTION_TRIES = 4  # of an address that never answered: about two seconds
 POLL_FIRST, POLL_LONGEST = 0.05, 1.0  # seconds between looks at a job
 FINAL = {"succeeded", "failed", "canceled", "expired"}
+ENDED = {"canceled": ("job_canceled", 409), "expired": ("deadline_passed", 410)}  # as the service says it
 COPY_BYTES = 1024 * 1024
 RENDER_SECONDS = 600.0  # that making an overlay may take
 
@@ -224,10 +225,12 @@ class Job:
 
     @property
     def status(self) -> str:
+        self._look_up()
         return str(self.record["status"])
 
     @property
     def progress(self) -> Progress:
+        self._look_up()
         done = self.record["progress"]
         return Progress(
             self.status,
@@ -238,13 +241,15 @@ class Job:
         )
 
     def wait(self, on_progress: OnProgress | None = None, timeout: float | None = None) -> Job:
-        """Returns when the job has succeeded, raises when it ended otherwise. `timeout` is in seconds."""
+        """Returns when the job has succeeded, raises when it ended otherwise. `timeout` is in seconds;
+        `on_progress` hears of each change, and of how the job was found at first."""
         give_up = None if timeout is None else time.monotonic() + timeout
-        delay = POLL_FIRST
+        delay, told = POLL_FIRST, None
         while True:
             self.refresh()
-            if on_progress:
-                on_progress(self.progress)
+            if on_progress and self.progress != told:
+                told = self.progress
+                on_progress(told)
             if self.status in FINAL:
                 self._raise_unless_succeeded()
                 return self
@@ -326,12 +331,19 @@ class Job:
                 if line:
                     yield read_frame(json.loads(line))
 
+    def _look_up(self) -> None:
+        """Where nothing is known but the id."""
+        if "status" not in self.record:
+            self.refresh()
+
     def _raise_unless_succeeded(self) -> None:
         if self.status == "failed":
             raise problem_error(self.record["error"] or {})
         if self.status in {"canceled", "expired"}:
-            code = {"canceled": "job_canceled", "expired": "deadline_passed"}[self.status]
-            raise problem_error({"code": code, "status": 409, "detail": f"Job {self.id} is {self.status}."})
+            code, status = ENDED[self.status]
+            raise problem_error(
+                {"code": code, "status": status, "detail": f"Job {self.id} is {self.status}."}
+            )
 
 
 class Result:

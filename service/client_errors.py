@@ -136,7 +136,7 @@ def refusal(response: httpx.Response) -> Refused:
         problem = response.json()
     except ValueError:
         problem = None
-    if not isinstance(problem, dict):
+    if not isinstance(problem, dict) or not isinstance(problem.get("status"), int):
         problem = {
             "status": response.status_code,
             "title": f"HTTP {response.status_code}",

@@ -148,8 +148,12 @@ def test_a_proxy_that_knows_no_problems(naps: list[float]) -> None:
     with line.client() as client:
         client.submit(SAMPLE, "ac-fpn")
     assert len(naps) == 1
-    with Line(httpx.Response(404, json=["no"])).client() as client, pytest.raises(InvalidRequest):
-        client.job("j1").refresh()
+    for document in (["no"], {"message": "no"}, {"status": "error"}):
+        line = Line(httpx.Response(503, json=document), httpx.Response(404, json=document))
+        with line.client() as client, pytest.raises(InvalidRequest) as caught:
+            client.job("j1").refresh()
+        assert caught.value.status == 404
+    assert len(naps) == 4
 
 
 def test_a_large_clip_goes_ahead_once(naps: list[float], tmp_path: Path) -> None:
@@ -195,6 +199,28 @@ def test_the_key_goes_as_a_bearer_token() -> None:
     with Client("http://service", "secret", transport=httpx.MockTransport(line)) as client:
         client.job("j1").refresh()
     assert line.requests[0].headers["Authorization"] == "Bearer secret"
+
+
+def test_a_job_is_looked_up_when_something_is_asked_of_it() -> None:
+    progress = {"stage": "segmenting", "frames_done": 1, "frames_total": 4}
+    line = Line(httpx.Response(200, json={"id": "j1", "status": "running", "progress": progress}))
+    with line.client() as client:
+        job = client.job("j1")
+        assert line.requests == []
+        assert (job.status, job.progress.frames_done) == ("running", 1)
+    assert len(line.requests) == 1
+
+
+def test_progress_is_told_once(naps: list[float]) -> None:
+    def answer(status: str, done: int) -> httpx.Response:
+        progress = {"stage": "segmenting", "frames_done": done, "frames_total": 2}
+        return httpx.Response(200, json={"id": "j1", "status": status, "progress": progress})
+
+    steps = [("queued", 0), ("running", 0), ("running", 1), ("succeeded", 2)]
+    seen: list[Progress] = []
+    with Line(*(answer(*step) for step in steps for _ in range(3))).client() as client:
+        client.job("j1").wait(seen.append)
+    assert [(progress.status, progress.frames_done) for progress in seen] == steps
 
 
 @pytest.mark.parametrize(
