@@ -157,9 +157,7 @@ class Client:
             try:
                 response = self._send_once(method, url, files, stream, request)
             except httpx.TransportError as error:
-                refused = ServerUnreachable(
-                    f"No service answers at {self.http.base_url}: {str(error).rstrip('.')}."
-                )
+                refused = self.unreachable(error)
                 delay, again = backoff(tries, None), self.met or tries < CONNECTION_TRIES
             else:
                 self.met = True
@@ -170,6 +168,9 @@ class Client:
             if not again or time.monotonic() + delay > give_up:
                 raise refused
             time.sleep(delay)
+
+    def unreachable(self, error: httpx.TransportError) -> ServerUnreachable:
+        return ServerUnreachable(f"No service answers at {self.http.base_url}: {str(error).rstrip('.')}.")
 
     def _send_once(
         self,
@@ -267,9 +268,14 @@ class Job:
         while True:
             final = self.refresh().status in FINAL  # asked before the frames: none can come after
             before = seen
-            for frame in self._frames_from(seen):
-                seen += 1
-                yield frame
+            try:
+                for frame in self._frames_from(seen):
+                    seen += 1
+                    yield frame
+            except httpx.TransportError as error:  # cut off: the next look goes on from here
+                if seen == before:
+                    raise self.client.unreachable(error) from error
+                continue
             if final:
                 self._raise_unless_succeeded()
                 return
@@ -296,16 +302,15 @@ class Job:
 
     def overlay(self, path: Path | str, timeout: float = RENDER_SECONDS) -> Path:
         """Writes the clip with its masks drawn over it and its own sound, as MP4; a worker makes it first."""
-        path = Path(path)
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            return self._download(Path(scratch) / "overlay.mp4", "video/mp4", timeout).replace(path)
+        return self._rendered(Path(path), "video/mp4", timeout)
 
     def sheet(self, path: Path | str, timeout: float = RENDER_SECONDS) -> Path:
         """Writes a PNG of up to 24 frames with their masks, side by side; a worker makes it first."""
-        path = Path(path)
+        return self._rendered(Path(path), "image/vnd.earshot.sheet+png", timeout)
+
+    def _rendered(self, path: Path, form: str, timeout: float) -> Path:
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            form = "image/vnd.earshot.sheet+png"
-            return self._download(Path(scratch) / "sheet.png", form, timeout).replace(path)
+            return self._download(Path(scratch) / "render", form, timeout).replace(path)
 
     def _download(self, path: Path, form: str, timeout: float = RENDER_SECONDS) -> Path:
         give_up = time.monotonic() + timeout
@@ -316,12 +321,18 @@ class Job:
                 self.client.send("GET", f"{self.url}/result", headers=headers, stream=True)
             ) as answer:
                 if answer.status_code != httpx.codes.ACCEPTED:
-                    with path.open("wb") as file:
-                        for chunk in answer.iter_bytes(COPY_BYTES):
-                            file.write(chunk)
+                    self._save(answer, path)
                     return path
             if time.monotonic() >= give_up:
                 raise WaitTimeout(f"The {form} of job {self.id} was not ready within {timeout:g} s.")
+
+    def _save(self, answer: httpx.Response, path: Path) -> None:
+        try:
+            with path.open("wb") as file:
+                for chunk in answer.iter_bytes(COPY_BYTES):
+                    file.write(chunk)
+        except httpx.TransportError as error:
+            raise self.client.unreachable(error) from error
 
     def _frames_from(self, position: int) -> Iterator[Frame]:
         address = f"{self.url}/frames?from={position}"

@@ -211,6 +211,34 @@ def test_a_job_is_looked_up_when_something_is_asked_of_it() -> None:
     assert len(line.requests) == 1
 
 
+class Cut(httpx.SyncByteStream):
+    """A body that breaks off after so many whole lines."""
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from (f"{line}\n".encode() for line in self.lines)
+        yield b'{"index":'
+        raise httpx.RemoteProtocolError("peer closed connection")
+
+
+def test_a_stream_that_breaks_off_goes_on_where_it_was(naps: list[float], tmp_path: Path) -> None:
+    mask = {"format": "coco_rle", "size": [1, 1], "counts": "1"}
+    frame = {"timestamp": 0, "audio_window": [0, 1], "sounding": False, "area": 0, "mask": mask}
+    lines = [json.dumps({"index": index, **frame}) for index in range(3)]
+    done = httpx.Response(200, json={"id": "j1", "status": "succeeded"})
+    rest = httpx.Response(200, text="\n".join(lines[2:]))
+    line = Line(done, httpx.Response(200, stream=Cut(*lines[:2])), done, rest)
+    with line.client() as client:
+        assert [frame.index for frame in client.job("j1").frames()] == [0, 1, 2]
+    assert [request.url.query for request in line.requests[1::2]] == [b"from=0", b"from=2"]
+    with Line(done, httpx.Response(200, stream=Cut())).client() as client, pytest.raises(ServerUnreachable):
+        list(client.job("j1").frames())
+    with Line(httpx.Response(200, stream=Cut())).client() as client, pytest.raises(ServerUnreachable):
+        client.job("j1").save_masks(tmp_path)
+
+
 def test_progress_is_told_once(naps: list[float]) -> None:
     def answer(status: str, done: int) -> httpx.Response:
         progress = {"stage": "segmenting", "frames_done": done, "frames_total": 2}
