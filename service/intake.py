@@ -63,8 +63,8 @@ def order_of(
     fields = [*opened_params([*query, *form.fields])]
     named = {name: value for name, value in fields if name in {"upload_id", "strategy"}}
     for name, value in named.items():
-        if not isinstance(value, str) or not value:
-            raise invalid(f"/{name}", f"`{name}` must be a string, and not an empty one.")
+        if not isinstance(value, str) or not value.isprintable() or not value:  # half a surrogate pair is not
+            raise invalid(f"/{name}", f"`{name}` must be a string of printable characters, and not empty.")
     chosen = strategy or named.get("strategy") or otherwise
     if chosen is None:
         raise invalid("/strategy", "Name a strategy; /v1/strategies lists them.")

@@ -106,7 +106,8 @@ async def segmented(
     until = time.monotonic() + seconds
     waited = await unless_gone(request, desk.wait(record, seconds))
     if waited is None:
-        await abandon(desk, record, created and idempotency_key is None)
+        if created and idempotency_key is None:  # nobody else waits for it
+            await desk.store(desk.jobs.cancel, record.id)
         raise ClientDisconnect
     applied = {"Preference-Applied": f"wait={seconds:.0f}" if seconds else "respond-async"}
     if not waited.status.final:
@@ -115,20 +116,16 @@ async def segmented(
 
 
 async def refuse_form(desk: Desk, record: JobRecord, form: Format, created: bool) -> None:
-    """406 before the work, not after it, where the form cannot hold the result."""
+    """406 before the work, not after it, where the form cannot hold the result. Of a job that nobody was told
+    of nothing stays: the same Idempotency-Key with another `Accept` makes it anew."""
     if form.name == "png" and record.progress.frames_total != 1:
-        await abandon(desk, record, created)
+        if created:
+            await desk.store(desk.jobs.delete, record.id)
         raise Refusal(
             "not_acceptable",
             f"image/png holds one frame and this result would have {record.progress.frames_total}; "
             "ask for application/zip or application/json, or set `max_frames` to 1.",
         )
-
-
-async def abandon(desk: Desk, record: JobRecord, ours: bool) -> None:
-    """Cancel a job that nobody waits for, if this request made it."""
-    if ours:
-        await desk.store(desk.jobs.cancel, record.id)
 
 
 async def ordered(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +13,8 @@ import pytest
 from service.schemas import Problem
 from tests.api import is_problem, sent
 from tests.cluster import until
+
+JSON = {"Content-Type": "application/json"}
 
 
 @pytest.mark.parametrize("prefix", ["", "/v1"])
@@ -45,6 +48,28 @@ def test_an_upload_serves_many_requests(api, clip) -> None:
     for request in ({"json": {"upload_id": upload_id, "fps": 1}}, {"data": {"upload_id": upload_id}}):
         response = api.http.post("/v1/segment/full-mask", **request)
         assert len(response.json()["frames"]) == 3
+
+
+@pytest.mark.parametrize("name", ["upload_id", "strategy"])
+def test_half_a_surrogate_pair_names_nothing(api, name) -> None:
+    body = {"upload_id": "0" * 32, "strategy": "full-mask", name: "\ud800"}
+    document = is_problem(
+        api.http.post("/v1/jobs", content=json.dumps(body), headers=JSON), 422, "invalid_option"
+    )
+    assert document["errors"][0]["pointer"] == f"/{name}"
+
+
+def test_a_form_that_cannot_hold_the_result_leaves_no_job(api, clip) -> None:
+    def post(form: str) -> httpx.Response:
+        headers = {"Accept": form, "Idempotency-Key": "one picture"}
+        return api.http.post("/v1/segment/full-mask", files=sent(clip), headers=headers)
+
+    is_problem(post("image/png"), 406, "not_acceptable")
+    assert api.http.get("/v1/jobs?status=canceled").json()["data"] == []
+    answer = post("application/zip")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/zip")
+    is_problem(post("image/png"), 406, "not_acceptable")
+    assert post("application/json").json()["job_id"] == answer.headers["x-job-id"]
 
 
 @pytest.mark.usefixtures("paused")
