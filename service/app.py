@@ -33,6 +33,7 @@ from service.middleware import RequestScope
 from service.notifier import Notifier
 from service.openapi import describe
 from service.problems import HANDLERS
+from service.reconciler import ORPHAN_SECONDS, attempt
 from service.renders import Renders
 from service.settings import Settings
 from service.storage import Storage
@@ -87,7 +88,7 @@ async def opened(
     desk = make_desk(settings, registry, metrics, client, sandbox)
     app.state.desk = desk
     listening = asyncio.create_task(desk.notifier.run())
-    warming = asyncio.create_task(asyncio.to_thread(sandbox.start))
+    warming = asyncio.create_task(asyncio.to_thread(prepare, sandbox, desk.storage))
     try:
         yield
     finally:
@@ -97,6 +98,13 @@ async def opened(
         with suppress(asyncio.CancelledError):
             await listening
         client.close()
+
+
+def prepare(sandbox: Sandbox, storage: Storage) -> None:
+    """What need not be done before the first request: warm the sandbox, and remove the bodies that a process
+    killed before this one was receiving. Where workers share the scratch folder their sweepers do it too."""
+    sandbox.start()
+    attempt("sweep", lambda: storage.sweep(ORPHAN_SECONDS))
 
 
 def connect(settings: Settings) -> redis.Redis:

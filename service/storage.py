@@ -16,7 +16,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -29,6 +29,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 KEY = re.compile(r"(uploads|windows|renders)(/[A-Za-z0-9_-][A-Za-z0-9._-]*){1,2}/?")
 PARTIAL = "partial"  # the folder of files that are being written, inside a local store
+AT_WORK = ("upload-*", "render-*")  # folders of scratch, each of one body or one render
 READ_ONLY = "nobody can write to"
 UNFIT = {  # kinds of store that open without an error and are of no use: what is wrong with each
     "memory": "every process has for itself, while the API and its workers must share one",
@@ -64,7 +65,7 @@ class Storage:
         self.root = root.rstrip("/")
         self.folder = Path(self.root) if isinstance(self.fs, LocalFileSystem) else None
         self.partial = (self.folder or scratch) / PARTIAL
-        self.copies = scratch / "copies"
+        self.scratch, self.copies = scratch, scratch / "copies"
         for folder, setting in ((self.partial, "STORAGE_URL"), (scratch, "EARSHOT_SCRATCH_DIR")):
             make_writable(folder, setting)
         self._copying = threading.Lock()
@@ -191,12 +192,15 @@ class Storage:
 
     def sweep(self, older_than: float) -> None:
         """Remove what a process that died was writing, and copies that nobody used for so long (seconds)."""
+        limit = time.time() - older_than
         for path in [*self.partial.glob("*"), *self.copies.glob("*")]:
-            try:
-                if path.stat().st_mtime < time.time() - older_than:
+            with suppress(FileNotFoundError):  # another sweeper was first
+                if path.stat().st_mtime < limit:
                     path.unlink()
-            except FileNotFoundError:
-                continue  # another sweeper was first
+        for folder in (one for pattern in AT_WORK for one in self.scratch.glob(pattern)):
+            with suppress(FileNotFoundError):
+                if max(path.stat().st_mtime for path in [folder, *folder.iterdir()]) < limit:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _path(self, key: str) -> str:
         if not KEY.fullmatch(key):

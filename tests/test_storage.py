@@ -112,6 +112,19 @@ def test_sweep_removes_what_a_dead_writer_left(storage: Storage) -> None:
     assert fresh.exists()
 
 
+def test_sweep_removes_the_bodies_that_a_dead_process_was_receiving(tmp_path: Path) -> None:
+    storage = Storage(f"file://{tmp_path}/store", tmp_path / "scratch")
+    dead, busy, other = (storage.scratch / name for name in ("upload-1", "render-2", "lost+found"))
+    for folder in (dead, busy, other):
+        folder.mkdir()
+        (folder / "1").write_bytes(b"x")
+        for path in (folder / "1", folder):
+            os.utime(path, (time.time() - 100,) * 2)
+    os.utime(busy / "1")
+    storage.sweep(older_than=50)
+    assert (dead.exists(), busy.exists(), other.exists()) == (False, True, True)
+
+
 def test_a_folder_that_a_sweeper_removes_under_the_writer_is_made_again(tmp_path: Path) -> None:
     storage = Storage(f"file://{tmp_path}/store", tmp_path / "scratch")
     stop = threading.Event()
