@@ -9,7 +9,6 @@ A worker's statement is a JSON object:
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +30,11 @@ class Fleet:
 
         How many others have gone silent since anybody last looked: each is told to one worker, once.
         """
-        worker, now = statement["id"], time.time()
+        worker = statement["id"]
+        seconds, microseconds = (
+            self.redis.time()
+        )  # one clock for all, or a worker whose own is late seems dead
+        now = seconds + microseconds / 1e6
         threads = statement["threads"] if statement["state"] == "ready" else 0
         with self.redis.pipeline() as pipe:
             pipe.zremrangebyscore(PREFIXES["WORKERS"], "-inf", now - ALIVE_SECONDS)

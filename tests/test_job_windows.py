@@ -45,6 +45,17 @@ def test_the_bound_grows_with_the_threads_alive(store: JobStore) -> None:
     assert [worker["id"] for worker in fleet.workers()] == ["w2"]
 
 
+def test_a_worker_whose_clock_is_late_is_alive(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet, clock = Fleet(store.redis), time.time
+    statement = {"threads": 4, "state": "ready", "started_at": 1.0}
+    monkeypatch.setattr(time, "time", lambda: clock() - 60)
+    fleet.publish({"id": "late", **statement})
+    monkeypatch.undo()
+    assert fleet.publish({"id": "right", **statement}) == 0, "nobody has gone silent"
+    assert [worker["id"] for worker in fleet.workers()] == ["late", "right"]
+    assert len(store.next_windows(made(store, windows=40).id)) == 16
+
+
 # Starts, leases, late writers.
 
 
