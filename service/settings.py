@@ -94,8 +94,9 @@ class Settings(BaseSettings):
     """How often a window is begun before its job is a dead letter."""
     lease_seconds: float = Field(default=30.0, gt=0)
     """A window without sign of life for this long is sent again."""
-    heartbeat_seconds: float = Field(default=5.0, gt=0)
-    """How often a window in work gives a sign of life."""
+    heartbeat_seconds: float = Field(default=5.0, gt=0, le=7)
+    """How often a worker, and each window in its work, gives a sign of life; one that gives none for 15 s is
+    gone."""
     redelivery_seconds: float = Field(default=10.0, gt=0)
     """A worker silent for this long is dead to the message broker, which gives its messages to others."""
     reconcile_seconds: float = Field(default=5.0, gt=0)
@@ -104,10 +105,10 @@ class Settings(BaseSettings):
     """How often expired jobs and uploads are deleted."""
     drain_seconds: float = Field(default=30.0, ge=0)
     """From SIGTERM to the end of the process: windows in work that take longer are handed back."""
-    result_ttl: float = Field(default=24 * HOUR, gt=0)
-    """A result is kept this long after its job has ended."""
+    result_ttl: float = Field(default=24 * HOUR, gt=0, le=6 * 24 * HOUR)
+    """A result is kept this long after its job has ended; records last a week, so six days at most."""
     upload_ttl: float = Field(default=1 * HOUR, gt=0)
-    """An upload is kept this long after its last use."""
+    """An upload may be used this long, and is kept while a job needs it."""
     idempotency_ttl: float = Field(default=24 * HOUR, gt=0)
     """An `Idempotency-Key` is remembered this long."""
 
@@ -128,7 +129,7 @@ class Settings(BaseSettings):
     """How long a synchronous call waits unless its `Prefer` header says."""
     max_wait_seconds: float = Field(default=60.0, ge=0)
     """The longest wait that a `Prefer` header may ask for."""
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
 
     @field_validator("api_keys")
@@ -138,6 +139,11 @@ class Settings(BaseSettings):
         if any(KEY_ENTRY.fullmatch(entry) is None for entry in entries):
             raise ValueError("Write each key as `tenant:` and its sha256, 64 hexadecimal digits.")
         return entries
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _capitals(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
 
     @field_validator("strategies", "api_keys", mode="before")
     @classmethod

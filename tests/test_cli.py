@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.__main__ import main
+from service.__main__ import main, settings
 from service.segment import read_options
 from tests.cluster import ROOT, SAMPLE, Cluster
 
@@ -91,6 +91,8 @@ def test_a_service_without_workers_is_refused(count: str, capsys: pytest.Capture
         ("EARSHOT_WORKER_THREADS", "many", "worker_threads"),
         ("REDIS_URL", "localhost:6379", "EARSHOT_REDIS_URL"),
         ("EARSHOT_API_KEYS", "acme:my own key", "api_keys"),
+        ("EARSHOT_LOG_LEVEL", "loud", "log_level"),
+        ("EARSHOT_HEARTBEAT_SECONDS", "20", "heartbeat_seconds"),
     ],
 )
 def test_a_wrong_setting_is_a_sentence(
@@ -103,6 +105,11 @@ def test_a_wrong_setting_is_a_sentence(
     said = capsys.readouterr().err
     assert said.startswith(f"A setting has a wrong value. {called}: ")
     assert value not in said
+
+
+def test_a_log_level_may_be_in_small_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EARSHOT_LOG_LEVEL", "warning")
+    assert settings().log_level == "WARNING"
 
 
 @pytest.mark.parametrize("command", ["serve", "api", "worker"])
