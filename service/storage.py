@@ -59,7 +59,8 @@ class Storage:
 
     def __init__(self, url: str, scratch: Path) -> None:
         try:
-            self.fs, root = fsspec.core.url_to_fs(url)
+            # A listing that was kept knows nothing of what other processes have written since.
+            self.fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except (ValueError, ImportError, OSError) as error:
             raise StorageUnfit(f"STORAGE_URL is {shown(url)}, which cannot be used: {error}.") from error
         self.root = root.rstrip("/")

@@ -153,6 +153,12 @@ def test_no_empty_folder_is_left(tmp_path: Path) -> None:
     assert list((tmp_path / "store/windows").iterdir()) == []
 
 
+def test_no_listing_of_a_bucket_is_kept(tmp_path: Path) -> None:
+    store = Storage("s3://bucket/prefix", tmp_path).fs
+    store.dircache["bucket/prefix/windows"] = []  # and what is there since would be neither found nor deleted
+    assert "bucket/prefix/windows" not in store.dircache
+
+
 STEPS: dict[str, Callable[[Storage], object]] = {
     "put": lambda storage: storage.put_file(Path(__file__), "renders/a/b"),
     "read": lambda storage: storage.read("renders/a/b"),
