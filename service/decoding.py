@@ -148,6 +148,17 @@ class Sandbox:
         return header["value"], {claim["name"]: array_of(data, claim) for claim in header["arrays"]}
 
 
+def media_limits(settings: Settings) -> Limits:
+    """What a clip may measure."""
+    return Limits(
+        bytes_=settings.max_upload_bytes,
+        pixels=settings.max_pixels,
+        duration=settings.job_seconds,
+        frames=settings.max_frames,
+        tracks=settings.max_tracks,
+    )
+
+
 def files_of(media: Media) -> list[Path]:
     return [part for part in (media.video, media.audio, *media.frames) if isinstance(part, Path)]
 

@@ -73,10 +73,15 @@ def make_broker(settings: Settings, slots: Slots | None = None) -> RedisBroker:
 
 
 def send_window(broker: RedisBroker, send: Send) -> None:
-    """Put one window on its queue and ring."""
+    """Put one window on its queue."""
     queue = INTERACTIVE if send.interactive else WINDOWS
+    put(broker, queue, ACTORS[queue], send.job, send.window)
+
+
+def put(broker: RedisBroker, queue: str, actor: str, *args: str | int) -> None:
+    """Put a message on a queue and ring."""
     message: dramatiq.Message[None] = dramatiq.Message(
-        queue_name=queue, actor_name=ACTORS[queue], args=(send.job, send.window), kwargs={}, options={}
+        queue_name=queue, actor_name=actor, args=args, kwargs={}, options={}
     )
     broker.enqueue(message)
     broker.client.publish(BELL, queue)

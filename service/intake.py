@@ -16,11 +16,11 @@ from uuid import uuid4
 
 from dramatiq.brokers.redis import RedisBroker
 
-from models.media import Limits, Media, Summary, plan
+from models.media import Media, Summary, plan
 from models.recommended import AUTO, BASELINES, DEAF
 from models.strategies import Strategy
 from service.clips import Clip, ClipStore
-from service.decoding import Sandbox
+from service.decoding import Sandbox, media_limits
 from service.engine import send_all
 from service.errors import Refusal, invalid
 from service.jobs import JobStore
@@ -101,13 +101,7 @@ class Intake:
         self.settings, self.registry = settings, registry
         self.storage, self.clips, self.jobs = stores
         self.sandbox, self.broker = sandbox, broker
-        self.limits = Limits(
-            bytes_=settings.max_upload_bytes,
-            pixels=settings.max_pixels,
-            duration=settings.job_seconds,
-            frames=settings.max_frames,
-            tracks=settings.max_tracks,
-        )
+        self.limits = media_limits(settings)
 
     def strategy(self, name: str) -> Strategy:
         found = self.registry.get(name)

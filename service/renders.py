@@ -14,17 +14,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import dramatiq
 import redis
 import structlog
 from dramatiq.brokers.redis import RedisBroker
 
-from models.containers import Limits
 from models.errors import EarshotError
 from models.media import Summary
 from service.clips import media_of
-from service.decoding import Sandbox, files_of
-from service.engine import WINDOWS
+from service.decoding import Sandbox, files_of, media_limits
+from service.engine import WINDOWS, put
 from service.errors import Refusal, problem_document
 from service.jobs import JobStore
 from service.overlay import OverlayRequest
@@ -32,7 +30,7 @@ from service.reconciler import Every
 from service.records import JobStatus
 from service.settings import Settings
 from service.sheet import SheetRequest
-from service.steps import BELL, CHANGED, PREFIXES
+from service.steps import CHANGED, PREFIXES
 from service.storage import Storage
 
 ACTOR = "render_overlay"
@@ -71,11 +69,7 @@ class Renders:
         if self.storage.exists(render_key(job_id, form)):
             return True
         if self.redis.set(note_key("RENDER", job_id, form), ASKED, nx=True, ex=ASKED_SECONDS):
-            message: dramatiq.Message[None] = dramatiq.Message(
-                queue_name=WINDOWS, actor_name=ACTOR, args=(job_id, form), kwargs={}, options={}
-            )
-            self.broker.enqueue(message)
-            self.broker.client.publish(BELL, WINDOWS)
+            put(self.broker, WINDOWS, ACTOR, job_id, form)
         return False
 
     def failure(self, job_id: str, form: str) -> dict[str, Any] | None:
@@ -92,13 +86,7 @@ class Renderer:
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.attempts = settings.max_attempts
         self.sandbox = Sandbox(settings.model_copy(update={"decode_seconds": RENDER_SECONDS}))
-        self.limits = Limits(
-            bytes_=settings.max_upload_bytes,
-            pixels=settings.max_pixels,
-            duration=settings.job_seconds,
-            frames=settings.max_frames,
-            tracks=settings.max_tracks,
-        )
+        self.limits = media_limits(settings)
 
     def run(self, job_id: str, form: str) -> None:
         """What a message asks for. What goes wrong with the clip is told to who asked."""

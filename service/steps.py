@@ -14,7 +14,7 @@ import redis
 PREFIXES = {  # of keys; a key of one thing ends with its id
     "JOB": "avs:job:",  # hash: the record; `avs:job:<id>`
     "PLAN": "avs:plan:",  # hash: window -> its frame times, JSON
-    "WINDOWS": "avs:windows:",  # hash: `<window>:starts|lease|sent|blob|frames`
+    "WINDOWS": "avs:windows:",  # hash: `<window>:starts|lease|sends|blob|frames`
     "FLIGHT": "avs:flight:",  # sorted set: windows sent and uncommitted, by last sign of life
     "EVENTS": "avs:events:",  # stream: what the SSE endpoint replays
     "TENANT": "avs:tenant:",  # sorted set: a tenant's jobs by creation

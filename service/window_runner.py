@@ -18,13 +18,12 @@ import redis
 import structlog
 from dramatiq.brokers.redis import RedisBroker
 
-from models.containers import Limits
 from models.errors import EarshotError
 from models.media import Summary, Window
 from models.stages import measured, stage
 from models.strategies import FrameMasks
 from service.clips import media_of
-from service.decoding import Sandbox
+from service.decoding import Sandbox, media_limits
 from service.engine import send_all
 from service.errors import Refusal, problem_document
 from service.fleet import Fleet
@@ -89,13 +88,7 @@ class WindowRunner:
         self.sandbox = Sandbox(settings)
         self.cache = WindowCache(settings.window_cache_bytes)
         self.quarantine = Quarantine()
-        self.limits = Limits(
-            bytes_=settings.max_upload_bytes,
-            pixels=settings.max_pixels,
-            duration=settings.job_seconds,
-            frames=settings.max_frames,
-            tracks=settings.max_tracks,
-        )
+        self.limits = media_limits(settings)
         self._in_work: dict[str, InWork] = {}
         self._lock = threading.Lock()
 
