@@ -27,9 +27,7 @@ from typing import Any, Self
 import httpx
 
 from service.client_errors import (
-    RETRIED,
     ClientError,
-    Refused,
     ServerUnreachable,
     WaitTimeout,
     problem_error,
@@ -164,7 +162,7 @@ class Client:
                 if response.is_success:
                     return response
                 refused = refusal(response)
-                delay, again = backoff(tries, refused.retry_after), worth_another_try(refused)
+                delay, again = backoff(tries, refused.retry_after), refused.worth_another_try
             if not again or time.monotonic() + delay > give_up:
                 raise refused
             time.sleep(delay)
@@ -387,10 +385,6 @@ def lines_of(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as lines of text: {error}.") from error
     return [line.strip() for line in lines if line.strip()]
-
-
-def worth_another_try(refused: Refused) -> bool:
-    return refused.status in RETRIED and bool(refused.problem.get("retryable"))
 
 
 def backoff(tries: int, retry_after: float | None) -> float:

@@ -53,6 +53,10 @@ class Refused(ClientError):
         self.retry_after = retry_after
         super().__init__(problem.get("detail") or problem.get("title") or f"HTTP {self.status}")
 
+    @property
+    def worth_another_try(self) -> bool:
+        return self.status in RETRIED and bool(self.problem.get("retryable"))
+
 
 class InvalidRequest(Refused):
     pass
