@@ -11,7 +11,7 @@ written when the file was made and checked before the first load of every proces
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -233,8 +233,12 @@ class Weights:
         for choice in choices:
             if self.present(choice):
                 return choice
-        wanted = choices[0]
-        raise WeightsMissing(f"The weights {wanted} are not installed. {self._remedy(wanted)}")
+        raise WeightsMissing(self.missing([name]))
+
+    def missing(self, networks: Sequence[str]) -> str:
+        """That these are not installed, and what installs all of them at once."""
+        wanted = [self.prefer.get(name) or self.variants(name)[0] for name in networks]
+        return f"The weights {' and '.join(wanted)} are not installed. {self._remedy(*wanted)}"
 
     def installed(self, name: str) -> bool:
         """Whether `path(name)` would find a file, with the assets it needs. Hashes nothing."""
@@ -313,12 +317,14 @@ class Weights:
         needs = () if is_tiny(name) else self.registry[name].needs
         return self.file(name).is_file() and bool(self.lock(name)) and all(map(self.present, needs))
 
-    def _remedy(self, name: str) -> str:
-        if is_tiny(name):
+    def _remedy(self, *names: str) -> str:
+        if any(is_tiny(name) for name in names):
             return "It is shipped in models/tiny: restore that folder from the repository."
-        if self.registry[name].url is None:
-            return f"Install a checkpoint with: python -m service weights import {name} FILE"
-        return f"Install them with: python -m service weights fetch {name}"
+        yours = [name for name in names if self.registry[name].url is None]
+        public = [name for name in names if name not in yours]
+        fetch = [f"python -m service weights fetch {' '.join(public)}"] if public else []
+        commands = fetch + [f"python -m service weights import {name} FILE" for name in yours]
+        return f"Install them with `{' && '.join(commands)}`."
 
 
 def is_tiny(name: str) -> bool:

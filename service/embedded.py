@@ -18,20 +18,24 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import httpx
+import redis
 
+from models.recommended import recommended
 from service import redis_server
+from service.jobs import JobStore
 from service.redis_server import PrivateRedis, RedisUnfit
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "service" / "samples" / "bell.mp4"
-READY_SECONDS = 180.0  # loading large weights from a cold disk
+SILENT_SECONDS = 180.0  # without a sign of life from a process that starts; loading may take longer
 LOOK_SECONDS = 0.2
 STOP_MARGIN = 5.0  # seconds on top of the worker's own drain
 RESTARTS = 5  # of one worker within RESTART_WINDOW, then it is dead for good
@@ -118,8 +122,9 @@ class Embedded:
         folder = Path(tempfile.mkdtemp(prefix="earshot-"))
         try:
             self.start(folder)
-            if self.until_ready():
-                self.say(greeting(self.address, best_strategy(self.address)))
+            workers = self.until_ready()
+            if workers is not None:
+                self.say(greeting(self.address, best_strategy(workers), bool(self.settings.api_keys)))
             while not self.stopping.wait(LOOK_SECONDS):
                 self.look_after()
         except RedisUnfit as error:
@@ -153,16 +158,24 @@ class Embedded:
         # without the records of its jobs, a stored result is of no use.
         return environment | {"REDIS_URL": self.redis.url, "TMPDIR": str(folder)}
 
-    def until_ready(self) -> bool:
-        """True when the API says that it and a worker are ready; False when we were told to stop before."""
-        give_up = time.monotonic() + READY_SECONDS
+    def until_ready(self) -> Sequence[Mapping[str, Any]] | None:
+        """What the workers say of themselves, once the API and one of them are ready; None when we were told
+        to stop before. While a worker loads, however long, it says how far it is."""
+        heard, said = time.monotonic(), ""
         while not self.stopping.wait(LOOK_SECONDS):
             self.look_after()
-            if answers(f"{self.address}/readyz"):
-                return True
-            if time.monotonic() > give_up:
-                raise CannotServe(f"The service was not ready within {READY_SECONDS:g} s; its log says why.")
-        return False
+            state = readiness(self.address)
+            workers: Sequence[Mapping[str, Any]] = state.get("workers", ())
+            if state.get("ready"):
+                return workers
+            if any(worker["state"] == "starting" for worker in workers):
+                heard, news = time.monotonic(), state["checks"]["worker"]
+                if news not in {said, "ok"}:
+                    said = news
+                    self.say(news)
+            elif time.monotonic() - heard > SILENT_SECONDS:
+                raise CannotServe(silence(state))
+        return None
 
     def look_after(self) -> None:
         """Starts a dead worker again, later each time; what cannot be started again ends everything."""
@@ -180,7 +193,12 @@ class Embedded:
 
     def stop(self) -> None:
         """Workers and API end first: they need Redis to hand their work back."""
-        until = time.monotonic() + self.settings.drain_seconds + STOP_MARGIN
+        patience = self.settings.drain_seconds + STOP_MARGIN
+        until = time.monotonic() + patience
+        if self.stopping.is_set():
+            self.say(
+                f"Stopping: what is in work may take up to {patience:g} s; Ctrl-C again ends it at once."
+            )
         for child in self.children:
             child.signal(signal.SIGTERM)
         for child in self.children:
@@ -188,6 +206,11 @@ class Embedded:
                 if self.hurry.is_set() or time.monotonic() >= until:
                     child.signal(signal.SIGKILL)
         if self.redis:
+            lost = unfinished_jobs(self.redis.url, self.settings)
+            if lost:
+                self.say(
+                    f"Unfinished jobs that are lost: {lost}. A Redis of your own (REDIS_URL) would keep them."
+                )
             self.redis.stop()
 
 
@@ -217,24 +240,43 @@ def address_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def answers(url: str) -> bool:
-    """Whether a GET is answered with success just now."""
+def readiness(address: str) -> Mapping[str, Any]:
+    """What /readyz says, ready or not; empty while nobody answers. It asks for no key."""
     try:
-        return httpx.get(url, timeout=5.0).is_success
-    except httpx.TransportError:
-        return False
+        document: Mapping[str, Any] = httpx.get(f"{address}/readyz", timeout=5.0).json()
+    except (httpx.TransportError, ValueError):
+        return {}
+    return document
 
 
-def best_strategy(address: str) -> str:
+def silence(state: Mapping[str, Any]) -> str:
+    """Why we wait no longer; `state` is what /readyz said last."""
+    wrong = [check for check in state.get("checks", {}).values() if check != "ok"]
+    why = " ".join(wrong) or "The API does not answer, though its process runs."
+    return f"{why} So it was for {SILENT_SECONDS:g} s."
+
+
+def unfinished_jobs(url: str, settings: Settings) -> int:
+    """How many there are in this Redis; 0 where it does not answer any more."""
+    try:
+        with redis.Redis.from_url(url, decode_responses=True) as client:
+            return int(JobStore(client, settings).stats()["active"])
+    except redis.RedisError:
+        return 0
+
+
+def best_strategy(workers: Sequence[Mapping[str, Any]]) -> str:
     """What `auto` would be; `full-mask` needs no weights and always is ready."""
-    listed = httpx.get(f"{address}/v1/strategies", timeout=5.0).raise_for_status().json()
-    return str(listed["auto"]["strategy"] or "full-mask")
+    ready = {name for worker in workers for name, one in worker["strategies"].items() if one["ready"]}
+    return recommended(ready, ready) or "full-mask"
 
 
-def greeting(address: str, strategy: str) -> str:
-    """What to do first."""
+def greeting(address: str, strategy: str, keys: bool = False) -> str:
+    """What to do first; with keys on, KEY stands for one that the user has."""
     sample = shlex.quote(os.path.relpath(SAMPLE))
+    key = '-H "Authorization: Bearer KEY" ' if keys else ""
     return (
         f"\nEarshot listens at {address}   (pages: {address}/ and {address}/docs)\n"
-        f"Try it:\n\n  curl -F media=@{sample} {address}/segment/{strategy}\n\nCtrl-C stops everything."
+        f"Try it{', with your key for KEY' if keys else ''}:\n\n"
+        f"  curl {key}-F media=@{sample} {address}/segment/{strategy}\n\nCtrl-C stops everything."
     )

@@ -3,6 +3,7 @@
 A worker's statement is a JSON object:
     id, state ("starting", "ready", "draining"), device, threads, started_at (epoch seconds), beat_at,
     strategies {name: {"ready": bool, "reason": a sentence or null, "code": of the refusal, where not ready}},
+    loading [name of a strategy still to come, the one in hand first],
     models {name: {"id", "sha256", "licence", "device", "dtype", "load_seconds"}}
 """
 

@@ -25,7 +25,7 @@ from service.storage import Storage
 from service.telemetry import Metrics
 
 FRESH_SECONDS = 0.1
-NO_WORKER = "No worker is ready; start one with `python -m service worker`, or give it time to load."
+NO_WORKER = "No worker runs; start one with `python -m service worker`."
 STORAGE_FRESH_SECONDS = 5.0  # a write to an object store costs money
 
 
@@ -38,16 +38,41 @@ class State:
 
 
 def unready(workers: Sequence[Mapping[str, Any]], strategy: str) -> Refusal | None:
-    """Why no worker can run a strategy; None where one can."""
-    ready = [worker for worker in workers if worker["state"] == "ready"]
-    said = [worker["strategies"][strategy] for worker in ready if strategy in worker["strategies"]]
-    if any(one["ready"] for one in said):
+    """Why no worker can run a strategy now; None where one can. What one that loads has found missing counts
+    where none is ready yet: `not_ready` means that it may come."""
+    ready = in_state(workers, "ready")
+    speaking = ready or in_state(workers, "starting")
+    said = [worker["strategies"][strategy] for worker in speaking if strategy in worker["strategies"]]
+    can = any(one["ready"] for one in said)
+    if ready and can:
         return None
-    if not ready:
-        return Refusal("not_ready", NO_WORKER)
+    if not ready and (can or not said or len(said) < len(speaking)):
+        return Refusal("not_ready", no_worker(workers))
     for one in said:
         return Refusal(one["code"], one["reason"])
     return Refusal("weights_missing", f"No worker was told to load {strategy}; see its settings.")
+
+
+def in_state(workers: Sequence[Mapping[str, Any]], state: str) -> list[Mapping[str, Any]]:
+    return [worker for worker in workers if worker["state"] == state]
+
+
+def no_worker(workers: Sequence[Mapping[str, Any]]) -> str:
+    """Why none is ready: how far the one that loads is, or that there is none."""
+    starting = in_state(workers, "starting")
+    if not starting:
+        return NO_WORKER
+    furthest = max(starting, key=lambda worker: len(worker["strategies"]))
+    loaded = [name for name, one in furthest["strategies"].items() if one["ready"]]
+    done = f"; {', '.join(loaded)} {'is' if len(loaded) == 1 else 'are'} loaded" if loaded else ""
+    match furthest.get("loading", ()):
+        case []:
+            return f"A worker is starting{done}."
+        case [name]:
+            return f"A worker is loading {name}, the last{done}."
+        case [name, *others]:
+            return f"A worker is loading {name}, and then {', '.join(others)}{done}."
+    raise AssertionError(furthest)
 
 
 class Health:
@@ -98,7 +123,7 @@ class Health:
             await self.state()
 
     async def usable(self, strategy: str) -> None:
-        """Refuse a strategy that every ready worker says it cannot run. Without a worker, work may wait."""
+        """Refuse a strategy that every worker says it cannot run. Where one may come, work may wait."""
         workers = (await self.state()).workers
         refusal = unready(workers, strategy)
         if refusal is not None and refusal.code != "not_ready":
@@ -111,7 +136,7 @@ class Health:
         try:
             workers = (await self.state()).workers
             checks["redis"] = "ok"
-            checks["worker"] = "ok" if any(one["state"] == "ready" for one in workers) else NO_WORKER
+            checks["worker"] = "ok" if in_state(workers, "ready") else no_worker(workers)
         except RedisError:
             checks["redis"] = "Redis does not answer."
             checks["worker"] = "The workers are unknown meanwhile."

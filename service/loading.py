@@ -30,6 +30,7 @@ UNUSABLE = (
     ValueError,
 )  # each names its cause
 FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+")  # of a path in a sentence, not of an address
+RESTART = "Then restart the worker, which looks for weights when it starts."
 LOG = structlog.get_logger(__name__)
 
 
@@ -55,15 +56,18 @@ class Loaded:
         self.batcher = Batcher(
             settings.batch_frames, settings.batch_wait_ms / 1000, release=self._release, observe=observe
         )
+        self.pending: tuple[str, ...] = ()  # strategies still to load, the one in hand first
         self.ready: dict[str, Ready] = {}
         self.refusals: dict[str, Refusal] = {}
         self.models: dict[str, dict[str, Any]] = {}
 
-    def load(self) -> None:
-        """Load and warm what the settings name."""
+    def load(self, tell: Callable[[], None] = lambda: None) -> None:
+        """Load and warm what the settings name; `tell` is called after each. First those that lack weights:
+        who asks for one is refused at once, not when all is loaded."""
         names = self.table if "all" in self.settings.strategies else self.settings.strategies
-        for name in names:
-            began = time.monotonic()
+        self.pending = tuple(sorted(names, key=lambda name: not self._missing(name)))
+        while self.pending:
+            name, began = self.pending[0], time.monotonic()
             try:
                 self.ready[name] = self._strategy(name)
             except UNUSABLE as error:
@@ -71,6 +75,8 @@ class Loaded:
                 LOG.warning("strategy not ready", strategy=name, reason=str(error))
             else:
                 LOG.info("strategy ready", strategy=name, seconds=round(time.monotonic() - began, 3))
+            self.pending = self.pending[1:]
+            tell()
 
     def statement(self) -> dict[str, Any]:
         """What /v1/strategies and /v1/models say of this worker.
@@ -82,13 +88,20 @@ class Loaded:
             name: {"ready": False, "reason": why.detail, "code": why.code}
             for name, why in self.refusals.copy().items()
         }
-        return {"device": self.device, "strategies": ready | refused, "models": self.models.copy()}
+        return {
+            "device": self.device,
+            "strategies": ready | refused,
+            "loading": self.pending,
+            "models": self.models.copy(),
+        }
 
     def _strategy(self, name: str) -> Ready:
         if name not in self.table:
             known = ", ".join(self.table)
             raise ValueError(f"There is no strategy {name}; the setting `strategies` may name {known}.")
         strategy = self.table[name]
+        if missing := self._missing(name):
+            raise WeightsMissing(f"{self.weights.missing(missing)} {RESTART}")
         for network in strategy.networks:
             self._network(network)
         segmenter: Segmenter = importlib.import_module(strategy.module).build(self.networks)
@@ -97,8 +110,12 @@ class Loaded:
         models = {network: self._identity(network) for network in strategy.networks}
         return Ready(strategy, TypeAdapter(strategy.options), segmenter, models)
 
+    def _missing(self, name: str) -> list[str]:
+        """The networks of a strategy that have no weights here; before torch is imported for nothing."""
+        networks = self.table[name].networks if name in self.table else ()
+        return [network for network in networks if not self.weights.installed(network)]
+
     def _network(self, name: str) -> None:
-        self.weights.resolve(name)  # says which command fetches them, before torch is imported for nothing
         if self.networks is None:
             self.networks = self._build_networks()
         if name in self.models:

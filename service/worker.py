@@ -106,7 +106,7 @@ class Worker:
                 self.settings.worker_metrics_port, self.settings.worker_metrics_host, self.metrics.registry
             )
         self.runner.sandbox.start()
-        self.loaded.load()
+        self.loaded.load(lambda: attempt("publish", self.publish))
         for name, model in self.loaded.models.items():
             self.metrics.model_load_seconds.labels(name).set(model["load_seconds"])
         if self.loaded.device_bytes() is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shlex
 import signal
@@ -10,17 +11,19 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 import redis
 
-from service import redis_server
-from service.embedded import CannotServe, Child, address_of, greeting, usable_port
+from service import embedded, redis_server
+from service.embedded import CannotServe, Child, Embedded, address_of, greeting, usable_port
 from service.redis_server import PrivateRedis, RedisUnfit
+from service.settings import Settings
 from tests.cluster import ROOT, family, free_port, until
 
 
@@ -110,6 +113,87 @@ def test_the_printed_line_works_and_a_signal_stops_everything(
     assert alive(processes) == []
     assert serving.leftovers() == []
     assert "Traceback" not in serving.text()
+    assert "Stopping: what is in work may take up to 35 s; Ctrl-C again ends it at once." in serving.text()
+
+
+def test_with_keys_on_the_printed_line_says_where_the_key_goes(folder: Path) -> None:
+    hashed = hashlib.sha256(b"open sesame").hexdigest()
+    one = Serving(folder, EARSHOT_API_KEYS=f"acme:{hashed}")
+    try:
+        one.until_up()
+        line = next(line for line in one.text().splitlines() if line.strip().startswith("curl"))
+        words = shlex.split(line.replace("KEY", "open sesame"))
+        name, _, value = words[words.index("-H") + 1].partition(": ")
+        clip = words[words.index("-F") + 1].removeprefix("media=@")
+        with (ROOT / clip).open("rb") as file:
+            answer = httpx.post(words[-1], headers={name: value}, files={"media": file}, timeout=60)
+        assert answer.status_code == 200
+    finally:
+        one.process.terminate()
+        assert one.process.wait(40) == 0, one.text()
+
+
+def test_a_second_signal_ends_work_at_once_and_says_what_is_lost(folder: Path) -> None:
+    one = Serving(folder, EARSHOT_REGISTRY="tests.fault_strategies")
+    processes = one.until_up()
+    with (ROOT / "service/samples/bell.mp4").open("rb") as file:
+        data = {"strategy": "sleep", "seconds": "60"}
+        assert httpx.post(f"{one.url}/v1/jobs", data=data, files={"media": file}).status_code == 202
+    assert until(lambda: httpx.get(f"{one.url}/v1/jobs").json()["data"][0]["status"] == "running", 20)
+    processes += [each for each in family(one.process.pid) if each not in processes]
+    one.process.send_signal(signal.SIGINT)
+    assert until(lambda: "Ctrl-C again" in one.text(), 5)
+    one.process.send_signal(signal.SIGINT)
+    assert one.process.wait(15) == 0, one.text()
+    assert "Unfinished jobs that are lost: 1. A Redis of your own" in one.text()
+    assert until(lambda: not alive(processes), 2) is not None, alive(processes)
+    assert one.leftovers() == []
+
+
+class Starting(Embedded):
+    """Without processes: /readyz says what a test wants, again and again the last of it."""
+
+    def __init__(self, *states: Mapping[str, Any]) -> None:
+        self.lines: list[str] = []
+        super().__init__(Settings(port=0), say=self.lines.append)
+        self.states = [*states]
+
+    def readiness(self, _address: str) -> Mapping[str, Any]:
+        return self.states.pop(0) if len(self.states) > 1 else self.states[0]
+
+
+def loads(what: str) -> Mapping[str, Any]:
+    """What /readyz says while a worker loads."""
+    checks = {"process": "ok", "redis": "ok", "worker": what}
+    return {"ready": False, "checks": checks, "workers": [{"state": "starting", "strategies": {}}]}
+
+
+def test_a_slow_start_is_told_step_by_step_and_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = {"ready": True, "workers": [{"strategies": {"ac-fpn": {"ready": True}}}]}
+    one = Starting({}, *[loads("A worker is loading ac-fpn.")] * 5, loads("A worker is starting."), ready)
+    monkeypatch.setattr(embedded, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(embedded, "SILENT_SECONDS", 0.05)
+    monkeypatch.setattr(embedded, "readiness", one.readiness)
+    assert embedded.best_strategy(one.until_ready() or ()) == "ac-fpn"
+    assert one.lines == ["A worker is loading ac-fpn.", "A worker is starting."]
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        ({}, "The API does not answer, though its process runs"),
+        ({"checks": {"redis": "ok", "worker": "No worker runs."}, "workers": []}, "No worker runs"),
+    ],
+)
+def test_silence_is_given_up_and_named(
+    state: Mapping[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Starting(state)
+    monkeypatch.setattr(embedded, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(embedded, "SILENT_SECONDS", 0.05)
+    monkeypatch.setattr(embedded, "readiness", one.readiness)
+    with pytest.raises(CannotServe, match=f"{sentence}.* So it was for 0.05 s"):
+        one.until_ready()
 
 
 def test_killed_with_9_it_takes_everything_with_it(serving: Serving) -> None:

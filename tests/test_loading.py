@@ -61,6 +61,30 @@ def test_missing_weights_name_the_command_and_stop_nothing(tmp_path: Path) -> No
     assert one.networks is None
 
 
+def test_all_that_a_strategy_lacks_is_fetched_by_one_command(tmp_path: Path) -> None:
+    one = Loaded(Settings(weights_dir=tmp_path, strategies=("box-prompt",)), lambda name, size: None)
+    one.weights.tiny = tmp_path / "none"
+    one.load()
+    assert (
+        "`python -m service weights fetch clap-630k-audioset-best audioclip grounding-dino-swin-b sam-vit-h`."
+        in one.refusals["box-prompt"].detail
+    )
+    assert one.refusals["box-prompt"].detail.endswith(
+        "Then restart the worker, which looks for weights when it starts."
+    )
+    yours = one.weights.missing(["tpavi", "vggish"])
+    assert "`python -m service weights fetch vggish && python -m service weights import tpavi FILE`" in yours
+
+
+def test_while_it_loads_it_says_what_is_to_come_and_first_what_is_missing(tmp_path: Path) -> None:
+    names = ("full-mask", "ac-fpn")
+    one = Loaded(Settings(weights_dir=tmp_path, strategies=names), lambda name, size: None)
+    one.weights.tiny = tmp_path / "none"
+    told: list[tuple[list[str], list[str]]] = []
+    one.load(lambda: told.append(([*one.statement()["strategies"]], [*one.statement()["loading"]])))
+    assert told == [(["ac-fpn"], ["full-mask"]), (["full-mask", "ac-fpn"], [])]
+
+
 def test_damaged_weights_are_not_said_to_be_missing(tmp_path: Path) -> None:
     one = Loaded(Settings(weights_dir=tmp_path, strategies=("random-sam",)), lambda name, size: None)
     one.weights.tiny = tmp_path / "tiny"
