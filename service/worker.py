@@ -27,6 +27,7 @@ from service.fleet import Fleet
 from service.jobs import JobStore
 from service.loading import Loaded
 from service.reconciler import Every, Reconciler, Sweeper, attempt
+from service.redis_server import RedisAway, check
 from service.renders import ACTOR as RENDER_OVERLAY
 from service.renders import Renderer
 from service.settings import Settings
@@ -41,8 +42,9 @@ LOG = structlog.get_logger(__name__)
 
 
 def work(settings: Settings) -> int:
-    """Run a worker until SIGTERM or SIGINT; the exit code."""
+    """Run a worker until SIGTERM or SIGINT; the exit code. Raises RedisUnfit."""
     configure_logging(settings.log_level)
+    check_redis(settings.redis_url)
     stopping = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -60,6 +62,15 @@ def work(settings: Settings) -> int:
     if not finished:
         os._exit(0)  # a thread deep in a network cannot be ended otherwise
     return 0
+
+
+def check_redis(url: str) -> None:
+    """Raises RedisUnfit for a server that would lose jobs; one that is away just now is waited for later."""
+    try:
+        for warning in check(url):
+            LOG.warning(warning)
+    except RedisAway as error:
+        LOG.warning("redis is away", error=str(error))
 
 
 class Worker:

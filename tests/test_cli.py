@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from service.__main__ import main, settings
+from service.redis_server import PrivateRedis, RedisAway, check
 from service.segment import read_options
+from service.worker import check_redis
 from tests.cluster import ROOT, SAMPLE, Cluster
 
 COMMANDS = ["serve", "api", "worker", "segment", "weights"]
@@ -105,6 +108,25 @@ def test_a_wrong_setting_is_a_sentence(
     said = capsys.readouterr().err
     assert said.startswith(f"A setting has a wrong value. {called}: ")
     assert value not in said
+
+
+def test_a_worker_refuses_a_redis_that_would_forget(
+    own_redis: PrivateRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", own_redis.url)
+    monkeypatch.setenv("STORAGE_URL", f"file://{tmp_path}/storage")
+    with redis.Redis.from_url(own_redis.url) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+    ended = run("worker")
+    assert ended.returncode == 2
+    assert ended.stderr.endswith("set `maxmemory-policy noeviction`.\n")
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_redis_that_is_away_is_no_reason_to_end() -> None:
+    with pytest.raises(RedisAway, match="cannot be reached"):
+        check("redis://127.0.0.1:1/0")
+    check_redis("redis://127.0.0.1:1/0")
 
 
 def test_a_log_level_may_be_in_small_letters(monkeypatch: pytest.MonkeyPatch) -> None:
