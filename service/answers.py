@@ -28,6 +28,7 @@ ENDED: Mapping[JobStatus, tuple[str, str]] = {
     JobStatus.CANCELED: ("job_canceled", "The job was canceled; it has no result."),
     JobStatus.EXPIRED: ("deadline_passed", "The deadline passed before the job began; it was never run."),
 }
+SWEPT = ("expired", "The result has expired and was deleted.")
 RENDER_LOOK_SECONDS = 0.25
 BLOCK_BYTES = 256 * 1024
 
@@ -98,7 +99,8 @@ async def result_response(
     }
     if form.write is None:
         return await rendered_response(desk, request, record, form, until, headers)
-    pieces = in_chunks(form.write(Result(record, lambda: stored_lines(desk, record.id))))
+    windows = record.progress.windows_total
+    pieces = in_chunks(form.write(Result(record, lambda: stored_lines(desk, record.id, windows=windows))))
     return await body_response(desk, pieces, form, headers)
 
 
@@ -113,10 +115,16 @@ async def body_response(
     return StreamingResponse(rest, 200, dict(headers), form.media_type)
 
 
-def stored_lines(desk: Desk, job_id: str, first_frame: int = 0) -> Iterator[bytes]:
-    """The committed frames from `first_frame` on, in order, as far as no window is missing."""
+def stored_lines(desk: Desk, job_id: str, first_frame: int = 0, windows: int = 0) -> Iterator[bytes]:
+    """The committed frames from `first_frame` on, in order, as far as no window is missing.
+
+    Where there are fewer `windows` the job was deleted since its record was read: half a result looks whole.
+    """
     seen = 0
-    for blob in unbroken(desk.jobs.blobs(job_id)):
+    blobs = desk.jobs.blobs(job_id)
+    if len(blobs) < windows:
+        raise Refusal(*SWEPT)
+    for blob in unbroken(blobs):
         if seen + blob.frames > first_frame:
             with opened(desk, blob) as file:
                 yield from islice(file, max(0, first_frame - seen), None)
@@ -127,7 +135,7 @@ def opened(desk: Desk, blob: Blob) -> Any:  # noqa: ANN401 (fsspec's files have 
     try:
         return desk.storage.open_read(blob.key)
     except FileNotFoundError:
-        raise Refusal("expired", "The result has expired and was deleted.") from None
+        raise Refusal(*SWEPT) from None
 
 
 def unbroken(blobs: list[Blob]) -> Iterator[Blob]:

@@ -75,6 +75,13 @@ def test_an_expired_job_is_said_to_have_been_there(api, clip) -> None:
     is_problem(api.http.get("/v1/jobs/never"), 404, "not_found")
 
 
+def test_a_result_that_is_swept_while_it_is_read_is_gone(api, clip, monkeypatch) -> None:
+    job = finished(api, job_of(api, clip)["id"])
+    monkeypatch.setattr(api.app.state.desk.jobs, "blobs", lambda job_id: [])
+    for form in ("json", "ndjson", "zip", "coco"):
+        is_problem(api.http.get(job["urls"]["result"], params={"format": form}), 410, "expired")
+
+
 def test_a_name_of_ones_own_can_be_used_again(api, clip) -> None:
     def put() -> dict[str, object]:
         answer = api.http.put("/v1/jobs/again", files=sent(clip), data={"strategy": "full-mask"})
