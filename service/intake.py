@@ -146,6 +146,9 @@ class Intake:
         """The job of an order, and whether it is new: an idempotency key may have made it before."""
         strategy = self.strategy(order.strategy)
         options = read_options(strategy, merged(strategy, order.fields))
+        known = self.replayed(order, options)
+        if known is not None:
+            return known, False
         clip = self.clip(order)
         try:
             record, created = self.create(order, options, clip)
@@ -157,6 +160,11 @@ class Intake:
         else:
             self.drop_owned(clip)
         return record, created
+
+    def replayed(self, order: Order, options: JobOptions) -> JobRecord | None:
+        """The job that the same key made of the same upload: a key is remembered longer than an upload."""
+        key = idempotency_of(order, options, order.upload_id) if order.upload_id and not order.files else None
+        return self.jobs.made_before(order.tenant, key) if key else None
 
     def create(self, order: Order, options: JobOptions, clip: Clip) -> tuple[JobRecord, bool]:
         summary = Summary(**clip.summary)
@@ -178,7 +186,7 @@ class Intake:
             request_id=order.request_id,
             warnings=(DEAF.format(name=order.strategy),) if resorted(order) else (),
         )
-        return self.jobs.create(job, windows, idempotency_of(order, options, clip))
+        return self.jobs.create(job, windows, idempotency_of(order, options, order.upload_id or clip.sha256))
 
     def clip(self, order: Order) -> Clip:
         """The order's clip: an upload it names, or the files it brings."""
@@ -234,11 +242,11 @@ def digest(files: Mapping[str, Sequence[ReceivedFile]]) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def idempotency_of(order: Order, options: JobOptions, clip: Clip) -> Idempotency | None:
+def idempotency_of(order: Order, options: JobOptions, clip: str) -> Idempotency | None:
     """The client's key, with a digest of what it asked: equal requests are the same job."""
     if order.idempotency_key is None:
         return None
-    asked = [order.requested or order.strategy, options.given, order.upload_id or clip.sha256]
+    asked = [order.requested or order.strategy, options.given, clip]
     return Idempotency(
         order.idempotency_key, hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
     )

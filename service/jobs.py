@@ -120,6 +120,12 @@ class JobStore:
         [record] = self._read([job_id])
         return record if record and tenant in (None, record.job.tenant) else None
 
+    def made_before(self, tenant: str, idempotency: Idempotency) -> JobRecord | None:
+        """The job that the same key and body made, if it is there."""
+        name = f"{PREFIXES['IDEMPOTENCY']}{tenant}:{idempotency.key}"
+        job_id, body = self.redis.hmget(name, "job", "body")
+        return self.get(job_id, tenant) if job_id and body == idempotency.body else None
+
     def named(self, tenant: str, name: str) -> str | None:
         """The id of the job that a tenant made under this name, which may be gone."""
         found: str | None = self.redis.get(f"{PREFIXES['NAME']}{tenant}:{name}")

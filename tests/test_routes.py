@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import time
@@ -48,6 +49,20 @@ def test_an_upload_serves_many_requests(api, clip) -> None:
     for request in ({"json": {"upload_id": upload_id, "fps": 1}}, {"data": {"upload_id": upload_id}}):
         response = api.http.post("/v1/segment/full-mask", **request)
         assert len(response.json()["frames"]) == 3
+
+
+def test_a_key_outlives_the_upload(api, clip) -> None:
+    upload_id = api.http.post("/v1/uploads", files=sent(clip)).json()["upload_id"]
+
+    def post(key: str) -> httpx.Response:
+        body = {"upload_id": upload_id, "strategy": "full-mask"}
+        return api.http.post("/v1/jobs", json=body, headers={"Idempotency-Key": key})
+
+    first = post("outlives").json()
+    clips = api.app.state.desk.clips
+    clips.put(dataclasses.replace(clips.get(upload_id, "public"), expires_at=time.time() - 1))
+    assert post("outlives").json()["id"] == first["id"]
+    is_problem(post("another"), 404, "not_found")
 
 
 @pytest.mark.parametrize("name", ["upload_id", "strategy"])
