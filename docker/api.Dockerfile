@@ -3,7 +3,7 @@ FROM python:3.11-slim
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 HF_HUB_OFFLINE=1
 WORKDIR /app
-RUN useradd --uid 10001 --create-home earshot && install -d -o earshot /srv/earshot /srv/weights
+RUN useradd --uid 10001 --create-home earshot && install -d -o earshot /srv/earshot
 
 # Dependencies change seldom, code often: two layers. The package's metadata name a README; an empty one will do.
 COPY pyproject.toml constraints.txt ./

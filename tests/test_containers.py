@@ -196,6 +196,11 @@ def test_media_lies_where_both_processes_look() -> None:
     assert all("media:/srv/earshot" in SERVICES[name]["volumes"] for name in ("api", "worker", "worker-cpu"))
 
 
+def test_the_api_has_no_weights() -> None:
+    assert not any("weights" in volume for volume in SERVICES["api"]["volumes"])
+    assert not any("WEIGHTS" in name for name in SERVICES["api"]["environment"])
+
+
 def test_the_trainer_looks_for_weights_and_writes_runs_where_volumes_are() -> None:
     """Its root is read only, and it is started as whoever owns the folder of runs."""
     image, one = DOCKERFILES["trainer"], SERVICES["trainer"]
