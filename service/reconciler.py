@@ -93,6 +93,7 @@ class Every(threading.Thread):
         while not self._stopping.wait(self.seconds):
             attempt(self.name, self.step)
 
-    def stop(self) -> None:
+    def stop(self, at_most: float | None = None) -> None:
+        """Returns when the step under way is done, or after so many seconds: a bucket takes long to sweep."""
         self._stopping.set()
-        self.join()
+        self.join(at_most)

@@ -38,6 +38,7 @@ from service.window_runner import WindowRunner
 
 LOOK_SECONDS = 0.2  # how often an idle thread of Dramatiq sees whether it should end
 HAND_BACK_SECONDS = 3.0  # of the drain, kept for giving up what does not finish
+KEEPER_SECONDS = 0.5  # of the same, for a step of each keeper that does not end
 LOG = structlog.get_logger(__name__)
 
 
@@ -173,7 +174,7 @@ class Worker:
         attempt("hand back", self.runner.hand_back)
         finished = not any(thread.is_alive() for thread in self.consumers.workers)
         for keeper in self.keepers:
-            keeper.stop()
+            keeper.stop(KEEPER_SECONDS)
         self.listener.stop()
         attempt("withdraw", lambda: self.fleet.withdraw(self.id))
         if self.http is not None:

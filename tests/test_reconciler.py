@@ -165,6 +165,18 @@ def test_a_step_that_fails_is_tried_again() -> None:
     assert len(calls) == stopped
 
 
+def test_a_step_that_takes_long_does_not_hold_up_the_end() -> None:
+    begun, end = threading.Event(), threading.Event()
+    every = Every("test", 0.01, lambda: (begun.set(), end.wait(30)))
+    every.start()
+    assert begun.wait(10)
+    began = time.monotonic()
+    every.stop(0.1)
+    assert time.monotonic() - began < 5
+    end.set()
+    every.join()
+
+
 def test_quarantine_lets_many_in_together_and_one_alone() -> None:
     quarantine, inside, worst = Quarantine(), [0, 0], [0]
     lock = threading.Lock()
