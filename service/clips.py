@@ -37,7 +37,6 @@ class Clip:
     sha256: str = ""
     size: int = 0
     owned: bool = False
-    created_at: float = 0.0
     expires_at: float = 0.0
 
     def encode(self) -> str:

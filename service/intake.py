@@ -116,7 +116,6 @@ class Intake:
         """Look at a clip in the sandbox, and store its parts; refused clips leave nothing behind."""
         media = media_of(files)
         summary = self.sandbox.probe(media, self.limits)
-        now = time.time()
         clip_id = uuid4().hex
         keys = {part: self.stored(clip_id, part, received) for part, received in files.items()}
         clip = Clip(
@@ -129,8 +128,7 @@ class Intake:
             sha256=digest(files),
             size=sum(file.size for received in files.values() for file in received),
             owned=owned,
-            created_at=now,
-            expires_at=now + self.settings.upload_ttl,
+            expires_at=time.time() + self.settings.upload_ttl,
         )
         self.clips.put(clip)
         return clip
@@ -179,7 +177,6 @@ class Intake:
             clip=clip,
             options=options.options,
             outputs=options.outputs,
-            params={**options.given, **asdict(options.sampling)},
             interactive=windows[-1].times[-1] - windows[0].times[0] <= self.settings.interactive_seconds,
             deadline=None if options.deadline is None else time.time() + options.deadline,
             metadata=options.metadata,

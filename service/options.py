@@ -113,7 +113,7 @@ class JobOptions:
     options: dict[str, Any]
     deadline: float | None = None  # seconds from now
     metadata: dict[str, Any] = field(default_factory=dict)
-    given: dict[str, Any] = field(default_factory=dict)  # what the client sent, to echo
+    given: dict[str, Any] = field(default_factory=dict)  # what the client sent, to tell requests apart
 
 
 def read_options(strategy: Strategy, document: Mapping[str, Any]) -> JobOptions:

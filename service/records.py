@@ -58,11 +58,11 @@ class ClipGone(EarshotError):
 
 @dataclass(frozen=True)
 class Job:
-    """What never changes of a job. `options` is the strategy's own JSON; `params` what the client asked.
-    `requested` is the strategy that the client named: `strategy`, or `auto`. `name` is what the client calls
-    the job, unique while it lives; the id is never used again.
+    """What never changes of a job.
 
+    `options` is the strategy's own JSON; `requested` is what the client named: `strategy`, or `auto`.
     `clip` is the upload (its `summary` is a `models.media.Summary` as JSON); `deadline` is in epoch seconds.
+    `name` is what the client calls the job, unique while it lives; the id is never used again.
     """
 
     id: str
@@ -71,7 +71,6 @@ class Job:
     clip: Clip
     options: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, Any] = field(default_factory=dict)
-    params: Mapping[str, Any] = field(default_factory=dict)
     interactive: bool = False
     deadline: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
