@@ -29,11 +29,12 @@ ENDED: Mapping[JobStatus, tuple[str, str]] = {
     JobStatus.EXPIRED: ("deadline_passed", "The deadline passed before the job began; it was never run."),
 }
 SWEPT = ("expired", "The result has expired and was deleted.")
+NAMES = {"mp4": "overlay", "sheet": "contact sheet"}  # of what is rendered
 RENDER_LOOK_SECONDS = 0.25
 BLOCK_BYTES = 256 * 1024
 
 
-def job_document(record: JobRecord) -> dict[str, Any]:
+def job_document(record: JobRecord, detail: str | None = None) -> dict[str, Any]:
     """What the API tells of a job."""
     done = record.progress
     address = f"/v1/jobs/{record.id}"
@@ -56,6 +57,7 @@ def job_document(record: JobRecord) -> dict[str, Any]:
             **{name: f"{address}/{name}" for name in ("result", "frames", "events", "cancel")},
         },
         "error": record.error,
+        "detail": detail,
         "metadata": record.job.metadata,
     }
 
@@ -67,10 +69,12 @@ def moment(seconds: float | None) -> str | None:
     )
 
 
-def job_response(
-    record: JobRecord, status: int = 200, headers: Mapping[str, str] | None = None
+async def job_response(
+    desk: Desk, record: JobRecord, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> AsciiJSONResponse:
-    return AsciiJSONResponse(job_document(record), status, {**job_headers(record), **(headers or {})})
+    """The job; one that waits while no worker is ready says why."""
+    detail = await desk.health.delay() if record.status is JobStatus.QUEUED else None
+    return AsciiJSONResponse(job_document(record, detail), status, {**job_headers(record), **(headers or {})})
 
 
 def job_headers(record: JobRecord) -> dict[str, str]:
@@ -154,7 +158,7 @@ async def rendered_response(
             if failure is not None:
                 return stored_problem_response(request, failure)
             if time.monotonic() >= until or desk.notifier.draining:
-                return job_response(record, 202, {"Retry-After": "2"})
+                return render_pending(desk, record, form, headers)
             await changed(event, until, RENDER_LOOK_SECONDS)
     key = render_key(record.id, form.name)
     size = await desk.store(desk.storage.size, key)
@@ -165,6 +169,23 @@ async def rendered_response(
         headers = {**headers, "Content-Range": f"bytes {part.start}-{part.stop - 1}/{size}"}
     blocks = iterate_in_threadpool(stored_blocks(desk, key, part))
     return StreamingResponse(blocks, 200 if asked is None else 206, headers, form.media_type)
+
+
+def render_pending(
+    desk: Desk, record: JobRecord, form: Format, headers: Mapping[str, str]
+) -> AsciiJSONResponse:
+    """202: the job is done, its picture is not; what was asked for is where it was asked for."""
+    address = f"/v1/jobs/{record.id}/result?format={form.name}"
+    detail = (
+        f"The {NAMES[form.name]} is being rendered; GET {address} again, "
+        f"with `Prefer: wait={desk.settings.max_wait_seconds:.0f}` to wait for it."
+    )
+    applied = {name: value for name, value in headers.items() if name == "Preference-Applied"}
+    return AsciiJSONResponse(
+        job_document(record, detail),
+        202,
+        {**job_headers(record), **applied, "Location": address, "Retry-After": "2"},
+    )
 
 
 def stored_blocks(desk: Desk, key: str, part: range) -> Iterator[bytes]:

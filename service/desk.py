@@ -79,16 +79,11 @@ class Desk:
         """The job of an order, and whether it is new."""
         if order.strategy == AUTO:
             order = await self.resolved(order)
-        await self.usable(order.strategy)
+        self.intake.options(order)  # what is wrong with the request comes before what is missing here
+        await self.health.usable(order.strategy)
         record, created = await self.take_in(self.intake.submit, order)
         bind(job_id=record.id)
         return record, created
-
-    async def usable(self, strategy: str) -> None:
-        """Refuse an unknown name, and a strategy that no worker can run; of `auto`, only the job can tell."""
-        if strategy != AUTO:
-            self.intake.strategy(strategy)  # an unknown name is no missing weight
-            await self.health.usable(strategy)
 
     async def resolved(self, order: Order) -> Order:
         """An order for `auto` as one for the strategy that will answer it: of those that take its options,
@@ -103,6 +98,7 @@ class Desk:
         chosen = recommended(fitting, [name for name in fitting if name not in refusals])
         if chosen is None:
             first = recommended(fitting, fitting) or fitting[0]
+            self.intake.options(replace(order, strategy=first))
             raise Refusal(refusals[first].code, f"{first}: {refusals[first].detail}")
         return replace(order, strategy=chosen, requested=AUTO)
 
@@ -156,6 +152,10 @@ def wait_of(request: Request, settings: Settings) -> float:
     if found:  # beside `respond-async` too: so long, and then without waiting
         return min(float(found[1]), settings.max_wait_seconds)
     return 0.0 if "respond-async" in prefer else min(settings.wait_seconds, settings.max_wait_seconds)
+
+
+def preference_applied(seconds: float) -> dict[str, str]:
+    return {"Preference-Applied": f"wait={seconds:.0f}" if seconds else "respond-async"}
 
 
 def known_query(request: Request) -> None:

@@ -129,6 +129,14 @@ class Health:
         if refusal is not None and refusal.code != "not_ready":
             raise refusal
 
+    async def delay(self) -> str | None:
+        """Why no job is begun just now; None where a worker is ready, or nothing is known."""
+        with suppress(RedisError):
+            workers = (await self.state()).workers
+            if not in_state(workers, "ready"):
+                return f"The job waits for a worker. {no_worker(workers)}"
+        return None
+
     async def checks(self) -> tuple[dict[str, str], Sequence[Mapping[str, Any]]]:
         """`ok`, or a sentence, for each thing that must be there; and the workers."""
         workers: Sequence[Mapping[str, Any]] = ()

@@ -31,6 +31,7 @@ from service.storage import Storage
 from service.uploads import FILE_PARTS, Form, ReceivedFile
 
 T = TypeVar("T")
+NAME_CHARACTERS = 64  # of a name that a client made up, when it is told of it
 PARTS = "`media`, `video` with `audio`, `frames[]` with `audio`, or an `upload_id`"
 
 
@@ -107,7 +108,7 @@ class Intake:
         found = self.registry.get(name)
         if found is None:
             names = ", ".join([AUTO, *self.registry])
-            raise Refusal("not_found", f"There is no such strategy; there are {names}.")
+            raise Refusal("not_found", f"There is no strategy `{name[:NAME_CHARACTERS]}`; there are {names}.")
         return found
 
     def upload(
@@ -140,10 +141,14 @@ class Intake:
             self.storage.put_file(file.path, key)
         return keys
 
+    def options(self, order: Order) -> JobOptions:
+        """The options of an order, checked; an unknown strategy is refused."""
+        strategy = self.strategy(order.strategy)
+        return read_options(strategy, merged(strategy, order.fields))
+
     def submit(self, order: Order) -> tuple[JobRecord, bool]:
         """The job of an order, and whether it is new: an idempotency key may have made it before."""
-        strategy = self.strategy(order.strategy)
-        options = read_options(strategy, merged(strategy, order.fields))
+        options = self.options(order)
         known = self.replayed(order, options)
         if known is not None:
             return known, False

@@ -10,7 +10,7 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from service.answers import event_stream, job_document, job_response, result_response, stored_lines
-from service.desk import caller_of, desk_of, known_query, wait_of
+from service.desk import caller_of, desk_of, known_query, preference_applied, wait_of
 from service.openapi import BINARY, EVENT, accepted, problems, results, streamed
 from service.problems import AsciiJSONResponse
 from service.records import JobStatus
@@ -57,7 +57,8 @@ async def list_jobs(
 )
 async def read_job(request: Request, job_id: str) -> Response:
     """Status, progress, place in the queue, addresses."""
-    return job_response(await desk_of(request).job(job_id, caller_of(request)))
+    desk = desk_of(request)
+    return await job_response(desk, await desk.job(job_id, caller_of(request)))
 
 
 @router.get(
@@ -83,8 +84,9 @@ async def read_result(
     desk = desk_of(request)
     form = negotiated(request.headers.get("accept", ""), format)
     record = await desk.job(job_id, caller_of(request))
-    until = time.monotonic() + wait_of(request, desk.settings)
-    return await result_response(desk, request, record, form, until, {})
+    seconds = wait_of(request, desk.settings) if form.write is None else 0.0
+    headers = preference_applied(seconds) if form.write is None else {}
+    return await result_response(desk, request, record, form, time.monotonic() + seconds, headers)
 
 
 @router.get(
@@ -144,7 +146,7 @@ async def cancel_job(request: Request, job_id: str) -> Response:
     desk = desk_of(request)
     record = await desk.job(job_id, caller_of(request))
     canceled = await desk.store(desk.jobs.cancel, record.id)
-    return job_response(canceled or record)
+    return await job_response(desk, canceled or record)
 
 
 @router.delete(

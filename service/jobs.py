@@ -45,6 +45,7 @@ from service.records import (
 from service.settings import Settings
 from service.steps import PREFIXES, Reached, Steps
 
+STAGES = {JobStatus.QUEUED: "waiting", JobStatus.RUNNING: "segmenting", JobStatus.SUCCEEDED: "done"}
 REMEMBERED_SECONDS = 24 * 3600
 PAGE = 100  # records read at once while a page of the list is filled
 
@@ -300,7 +301,7 @@ def problem_json(error: Refusal) -> str:
 def record(fields: Mapping[str, str], rank: int | None) -> JobRecord:
     """The record from its hash and its place among the queued."""
     status = JobStatus(fields["status"])
-    stage = {JobStatus.QUEUED: "waiting", JobStatus.RUNNING: "segmenting"}.get(status, "done")
+    stage = STAGES.get(status, status.value)
     job = Job.decode(fields["static"])
     created, started, finished, expires = (
         float(fields[name]) if name in fields else None

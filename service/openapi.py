@@ -127,7 +127,10 @@ def results() -> dict[int | str, dict[str, Any]]:
 def accepted() -> dict[int | str, dict[str, Any]]:
     """202: the job goes on."""
     schema = {"$ref": "#/components/schemas/JobDocument"}
-    location = {"description": "The address of the job.", "schema": {"type": "string"}}
+    location = {
+        "description": "The job, or its picture that is being rendered.",
+        "schema": {"type": "string"},
+    }
     return {
         202: {
             "description": "The job goes on.",

@@ -99,7 +99,8 @@ class Idempotency:
 
 @dataclass(frozen=True)
 class Progress:
-    """`stage` is `waiting`, `segmenting` or `done`."""
+    """`stage` is `waiting`, `segmenting`, `done`, or the end that was not success: `failed`, `canceled`,
+    `expired`."""
 
     stage: str
     frames_done: int

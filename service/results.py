@@ -61,8 +61,10 @@ def as_png(result: Result) -> Iterator[bytes]:
     """The one mask of a result of one frame."""
     frames = result.record.progress.frames_total
     if frames != 1:
-        possible = ", ".join(one.media_type for one in FORMATS.values() if one.name != "png")
-        detail = f"image/png holds one frame and this result has {frames}; possible are {possible}."
+        detail = (
+            f"image/png holds one frame and this result has {frames}; ask for application/zip (`?format=zip`), "
+            "or segment again with `max_frames=1`."
+        )
         raise Refusal("not_acceptable", detail)
     yield to_png(read_mask(json.loads(next(result.lines()))["mask"]))
 

@@ -10,9 +10,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from models.recommended import AUTO
-from service.answers import job_headers, job_response, moment, result_response
+from service.answers import job_response, moment, result_response
 from service.auth import Caller
-from service.desk import Desk, desk_of, known_query, unless_gone, wait_of
+from service.desk import Desk, desk_of, known_query, preference_applied, unless_gone, wait_of
 from service.errors import Refusal, invalid
 from service.intake import order_of
 from service.openapi import LINKS_OF_JOB, LINKS_OF_UPLOAD, accepted, clip_body, problems, results
@@ -97,7 +97,8 @@ async def segmented(
     desk = desk_of(request)
     form = negotiated(request.headers.get("accept", ""), format_name)
     caller = await desk.admitted(request)
-    await desk.usable(strategy or AUTO)  # 404 before the body is read
+    if strategy not in {None, AUTO}:
+        desk.intake.strategy(strategy)  # 404 before the body is read
     record, created = await ordered(
         desk, request, caller, strategy=strategy, otherwise=AUTO, idempotency_key=idempotency_key
     )
@@ -109,9 +110,9 @@ async def segmented(
         if created and idempotency_key is None:  # nobody else waits for it
             await desk.store(desk.jobs.cancel, record.id)
         raise ClientDisconnect
-    applied = {"Preference-Applied": f"wait={seconds:.0f}" if seconds else "respond-async"}
+    applied = preference_applied(seconds)
     if not waited.status.final:
-        return job_response(waited, 202, {**applied, "Retry-After": "1"})
+        return await job_response(desk, waited, 202, {**applied, "Retry-After": "1"})
     return await result_response(desk, request, waited, form, until, applied)
 
 
@@ -124,7 +125,7 @@ async def refuse_form(desk: Desk, record: JobRecord, form: Format, created: bool
         raise Refusal(
             "not_acceptable",
             f"image/png holds one frame and this result would have {record.progress.frames_total}; "
-            "ask for application/zip or application/json, or set `max_frames` to 1.",
+            "set `max_frames=1`, or ask for application/zip (`?format=zip`).",
         )
 
 
@@ -202,7 +203,7 @@ async def create_job(request: Request, idempotency_key: IdempotencyKey = None) -
     desk = desk_of(request)
     caller = await desk.admitted(request)
     record, _ = await ordered(desk, request, caller, idempotency_key=idempotency_key)
-    return job_response(record, 202)
+    return await job_response(desk, record, 202)
 
 
 @router.put(
@@ -229,4 +230,4 @@ async def put_job(request: Request, job_id: OwnName) -> Response:
         idempotency_key=f"\0{job_id}",  # no header can hold this one
         name=job_id,
     )
-    return job_response(record, 201 if created else 200, job_headers(record))
+    return await job_response(desk, record, 201 if created else 200)

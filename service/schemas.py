@@ -105,6 +105,8 @@ class JobDocument(Document):
     urls: Urls
     error: dict[str, Any] | None
     """A problem, when the job failed."""
+    detail: str | None
+    """Why there is nothing more yet, and what to do, where that is not plain."""
     metadata: dict[str, Any]
 
 

@@ -132,6 +132,19 @@ def test_a_cursor_outlives_the_job_it_was_made_at(api, clip) -> None:
     assert [job["id"] for job in rest["data"]] == ids[2:]
 
 
+@pytest.mark.parametrize(("form", "name"), [("mp4", "overlay"), ("sheet", "contact sheet")])
+def test_a_picture_in_the_making_is_said_to_be_so(api, clip, form, name) -> None:
+    job = finished(api, job_of(api, clip)["id"])
+    address = f"{job['urls']['result']}?format={form}"
+    for wait, applied in (("wait=1", "wait=1"), ("respond-async", "respond-async")):
+        answer = api.http.get(address, headers={"Prefer": wait})
+        assert answer.status_code == 202
+        assert answer.headers["location"] == address
+        assert answer.headers["preference-applied"] == applied
+        assert f"The {name} is being rendered; GET {address} again" in answer.json()["detail"]
+    assert api.http.get(job["urls"]["status"]).json()["detail"] is None
+
+
 def test_a_part_of_a_video_can_be_had(api, clip) -> None:
     job = finished(api, job_of(api, clip)["id"])
     with api.worker.storage.open_write(render_key(job["id"], "mp4")) as file:

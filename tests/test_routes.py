@@ -98,7 +98,7 @@ def test_what_takes_longer_is_answered_with_the_job(api, clip) -> None:
     assert job["progress"] == {"stage": "waiting", "frames_done": 0, "frames_total": 3}
     is_problem(api.http.get(job["urls"]["result"]), 409, "job_not_finished")
     canceled = api.http.post(job["urls"]["cancel"])
-    assert canceled.json()["status"] == "canceled"
+    assert (canceled.json()["status"], canceled.json()["progress"]["stage"]) == ("canceled", "canceled")
     assert api.http.post(job["urls"]["cancel"]).json()["status"] == "canceled"
     is_problem(api.http.get(job["urls"]["result"]), 409, "job_canceled")
 
@@ -160,8 +160,24 @@ def test_a_wrong_option_is_pointed_at(api, clip, data, pointer) -> None:
 
 def test_options_of_another_strategy_are_checked_too(api, clip) -> None:
     data = {"strategy": "ac-fpn", "thresholds.mask": "2"}
+    document = is_problem(api.http.post("/v1/jobs", files=sent(clip), data=data), 422, "invalid_option")
+    assert document["errors"][0]["pointer"] == "/thresholds/mask"
+    data = {"strategy": "ac-fpn", "thresholds.mask": "0.5"}
     document = is_problem(api.http.post("/v1/jobs", files=sent(clip), data=data), 503, "weights_missing")
     assert "weights fetch" in document["detail"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "data", "pointer"),
+    [
+        ("ac-fpn", {"fps": "abc"}, "/fps"),
+        ("box-prompt", {"params": json.dumps({"labels": ["dog"] * 20_000})}, "/labels"),
+        ("auto", {"labels": "dog", "fps": "abc"}, "/fps"),
+    ],
+)
+def test_a_wrong_option_is_told_before_missing_weights(api, clip, strategy, data, pointer) -> None:
+    answer = api.http.post(f"/v1/segment/{strategy}", files=sent(clip), data=data)
+    assert is_problem(answer, 422, "invalid_option")["errors"][0]["pointer"] == pointer
 
 
 @pytest.mark.parametrize(
