@@ -15,6 +15,7 @@ import struct
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,12 +38,13 @@ PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 @dataclass(frozen=True)
 class Confinement:
     """`seconds` of CPU time; `memory` bytes of address space above what the process begins with; the files
-    that it may read and, at or under them, write."""
+    that it may read and, at or under them, write; by how much it steps back behind other processes."""
 
     seconds: float
     memory: int
     reads: tuple[Path, ...] = ()
     writes: tuple[Path, ...] = ()
+    niceness: int = NICENESS
 
 
 class Request(Protocol):
@@ -136,7 +138,7 @@ def put(descriptor: int, data: memoryview, offset: int) -> None:
 
 def confine(confinement: Confinement) -> None:
     """Give up what decoding does not need. What a platform does not know is left as it is."""
-    os.nice(NICENESS)
+    os.nice(confinement.niceness)
     os.environ.clear()  # the worker's settings, with the address and perhaps the password of Redis
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the worker finishes its windows, and ends us when it must
@@ -151,12 +153,21 @@ def confine(confinement: Confinement) -> None:
         limit(resource.RLIMIT_AS, pages * resource.getpagesize() + confinement.memory)
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        die_with_worker()
         libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         # An empty network of its own. Without root that takes a user namespace, where the system allows one.
         if libc.unshare(CLONE_NEWNET) != 0:
             libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)
         code = [Path(place) for place in (*sys.path, sys.base_prefix) if place]  # some imports come late
         only([*code, *confinement.reads], confinement.writes)
+
+
+def die_with_worker() -> None:
+    """The server that forked us ends when no process holds its pipe any more, and we with it: so it is the
+    worker's alone to hold. multiprocessing hands it to every child, and has no public name for it."""
+    held = vars(forkserver._forkserver).get("_forkserver_alive_fd")
+    if held is not None:
+        os.close(held)
 
 
 def limit(kind: int, value: int) -> None:

@@ -33,7 +33,7 @@ from models.errors import (
 )
 from models.media import Limits, Media, Summary, Window, WindowPlan
 from service import decoder
-from service.decoder import ALIGNMENT, HEADER, Confinement, ProbeRequest, Request, WindowRequest
+from service.decoder import ALIGNMENT, HEADER, NICENESS, Confinement, ProbeRequest, Request, WindowRequest
 from service.settings import Settings
 
 HEADER_BYTES = 4 * 1024 * 1024
@@ -63,9 +63,10 @@ HEAD = TypeAdapter(Head)
 class Sandbox:
     """Reads media in children. Thread-safe; the server starts with the first call, or with `start`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, niceness: int = NICENESS) -> None:
         self.seconds = settings.decode_seconds
         self.memory = settings.decode_bytes
+        self.niceness = niceness
         self.context = get_context("forkserver")
         self.context.set_forkserver_preload(["service.decoder"])
 
@@ -110,7 +111,7 @@ class Sandbox:
     ) -> tuple[Any, dict[str, NDArray[Any]]]:
         """Whatever the request answers in a child: a JSON value and arrays. `reads` and `writes` are the
         files, or folders, that it may touch (enforced where the kernel has Landlock)."""
-        confinement = Confinement(self.seconds, self.memory, tuple(reads), tuple(writes))
+        confinement = Confinement(self.seconds, self.memory, tuple(reads), tuple(writes), self.niceness)
         with answer_file() as descriptor:
             self._run(request, confinement, descriptor)
             seal(descriptor)

@@ -40,6 +40,7 @@ BEAT_SECONDS = 10.0
 ASKED, BEGUN = "asked", "begun"
 FAILED_SECONDS = 600  # for so long a failure is remembered, and so are the starts that led to it
 RENDER_SECONDS = 900.0  # wall clock and CPU time of one render
+RENDER_NICENESS = 2  # somebody waits; as far back as a decoder, it all but stops on a busy machine
 LOG = structlog.get_logger(__name__)
 
 
@@ -85,7 +86,9 @@ class Renderer:
         self.jobs, self.storage, self.scratch = jobs, storage, settings.scratch_dir
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.attempts = settings.max_attempts
-        self.sandbox = Sandbox(settings.model_copy(update={"decode_seconds": RENDER_SECONDS}))
+        self.sandbox = Sandbox(
+            settings.model_copy(update={"decode_seconds": RENDER_SECONDS}), RENDER_NICENESS
+        )
         self.limits = media_limits(settings)
 
     def run(self, job_id: str, form: str) -> None:

@@ -62,8 +62,8 @@ def as_png(result: Result) -> Iterator[bytes]:
     frames = result.record.progress.frames_total
     if frames != 1:
         detail = (
-            f"image/png holds one frame and this result has {frames}; ask for application/zip (`?format=zip`), "
-            "or segment again with `max_frames=1`."
+            f"image/png holds one frame and this result has {frames}; ask for application/zip "
+            "(`?format=zip`), or segment again with `max_frames=1`."
         )
         raise Refusal("not_acceptable", detail)
     yield to_png(read_mask(json.loads(next(result.lines()))["mask"]))

@@ -194,3 +194,12 @@ def family(pid: int) -> list[psutil.Process]:
     with contextlib.suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).children(recursive=True)
     return []
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    running = []
+    for one in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if one.is_running() and one.status() != psutil.STATUS_ZOMBIE:
+                running.append(one)
+    return running

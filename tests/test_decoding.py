@@ -6,6 +6,8 @@ import ctypes
 import os
 import socket
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +24,10 @@ from models.media import Limits, Media, Sampling, WindowPlan
 from service.decoder import NICENESS
 from service.decoding import Sandbox
 from service.landlock import CREATE_RULESET, VERSION
+from service.renders import RENDER_NICENESS
 from service.settings import Settings
 from tests import decoder_requests as requests
+from tests.cluster import alive, family, until
 
 CLIP = Media(video=Path(__file__).parent.parent / "service/samples/bell.mp4")
 MEBIBYTE = 1024 * 1024
@@ -112,6 +116,23 @@ def test_a_decoder_that_swells_is_stopped(hasty: Sandbox) -> None:
     assert hasty.ask(requests.Swell(32 * MEBIBYTE))[0] == 32 * MEBIBYTE
 
 
+def test_a_decoder_does_not_outlive_its_worker() -> None:
+    """Killed, the worker says nothing to anybody: the kernel must."""
+    program = (
+        "from service.decoding import Sandbox; from service.settings import Settings;"
+        "from tests import decoder_requests; Sandbox(Settings()).ask(decoder_requests.Spin())"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        assert until(lambda: any(one.nice() >= NICENESS for one in family(worker.pid)), 20)
+        below = family(worker.pid)
+        time.sleep(0.2)  # it has confined itself
+    finally:
+        worker.kill()
+        worker.wait()
+    assert until(lambda: not alive(below), 5) is not None, below
+
+
 def test_a_decoder_has_no_network_and_few_files(sandbox: Sandbox) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -123,6 +144,8 @@ def test_a_decoder_has_no_network_and_few_files(sandbox: Sandbox) -> None:
 def test_a_decoder_has_an_empty_environment_and_gives_way(sandbox: Sandbox) -> None:
     value, _ = sandbox.ask(requests.Surroundings())
     assert value == {"environment": {}, "niceness": min(19, os.nice(0) + NICENESS)}
+    awaited, _ = Sandbox(Settings(), niceness=RENDER_NICENESS).ask(requests.Surroundings())
+    assert awaited["niceness"] == min(19, os.nice(0) + RENDER_NICENESS) < value["niceness"]
 
 
 @pytest.mark.skipif(not HAS_LANDLOCK, reason="This kernel has no Landlock.")

@@ -24,7 +24,7 @@ from service import embedded, redis_server
 from service.embedded import CannotServe, Child, Embedded, address_of, greeting, usable_port
 from service.redis_server import PrivateRedis, RedisUnfit
 from service.settings import Settings
-from tests.cluster import ROOT, family, free_port, until
+from tests.cluster import ROOT, alive, family, free_port, until
 
 
 class Serving:
@@ -67,15 +67,6 @@ def worker_of(processes: list[psutil.Process]) -> psutil.Process | None:
             if one.cmdline()[-2:] == ["service", "worker"]:
                 return one
     return None
-
-
-def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    running = []
-    for one in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if one.is_running() and one.status() != psutil.STATUS_ZOMBIE:
-                running.append(one)
-    return running
 
 
 @pytest.fixture
