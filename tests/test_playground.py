@@ -115,7 +115,9 @@ def test_from_a_sample_to_masks_and_the_line_that_does_the_same(cluster, visit, 
         again = json.loads(done.stdout)
         assert [frame["mask"] for frame in again["frames"]] == [frame["mask"] for frame in saved["frames"]]
     one.page.click("#open-jobs")
-    one.page.wait_for_selector(".job.succeeded")
+    with one.page.expect_download(timeout=60_000) as download:
+        one.page.click(".job.succeeded >> text=Overlay")
+    assert download.value.path().read_bytes()[4:8] == b"ftyp"
 
 
 def test_only_what_differs_from_the_defaults_is_sent(visit) -> None:

@@ -18,7 +18,7 @@ export function downloadButtons(api, take, fail) {
       button.disabled = true;
       button.lastChild.textContent = format === "mp4" || format === "sheet" ? "Making it…" : "Fetching…";
       try {
-        save(await api.result(take.job, format), `${take.clip.name}-${take.strategy}-${fileName}`);
+        await saveResult(api, take.job, format, `${take.clip.name}-${take.strategy}-${fileName}`);
         announce(`${title} saved.`);
       } catch (problem) {
         fail(problem);
@@ -30,8 +30,8 @@ export function downloadButtons(api, take, fail) {
   });
 }
 
-function save(blob, fileName) {
-  const address = URL.createObjectURL(blob);
+export async function saveResult(api, job, format, fileName) {
+  const address = URL.createObjectURL(await api.result(job, format));
   el("a", { href: address, download: fileName }).click();
   setTimeout(() => URL.revokeObjectURL(address), 60_000);
 }

@@ -1,7 +1,8 @@
 // The queue and the jobs, read again every two seconds while they are looked at.
 
 import { FINAL } from "./api.js";
-import { $, el, icon } from "./dom.js";
+import { $, announce, el, icon } from "./dom.js";
+import { saveResult } from "./downloads.js";
 
 const EVERY = 2000;
 
@@ -53,18 +54,24 @@ export class Jobs {
     const done = job.progress.frames_total ? job.progress.frames_done / job.progress.frames_total : 0;
     const bar = el("i", { class: "job-bar" });
     bar.style.setProperty("--done", `${Math.round(100 * done)}%`);
-    const act = (name, method, path) => el("button", {
-      type: "button", class: "chip", "data-act": `${name}-${job.id}`, "aria-label": `${name} job ${job.id.slice(0, 8)}`,
+    const act = (name, doing) => el("button", {
+      type: "button", class: "chip", "data-act": `${name}-${job.id}`, "aria-label": `${name} of job ${job.id.slice(0, 8)}`,
       onclick: async () => {
-        await this.api.json(method, path).catch(() => null);
+        await doing().catch((problem) => announce(problem.message));
         this.refresh();
       },
     }, name);
+    const acts = FINAL.has(job.status)
+      ? [act("Delete", () => this.api.json("DELETE", `/v1/jobs/${job.id}`))]
+      : [act("Cancel", () => this.api.json("POST", `/v1/jobs/${job.id}/cancel`))];
+    if (job.status === "succeeded") {
+      acts.unshift(act("Overlay", () => saveResult(this.api, job.id, "mp4", `${job.strategy}-${job.id.slice(0, 8)}.mp4`)));
+    }
     return el("li", { class: `job ${job.status}` },
       el("span", { class: "job-status" }, job.status),
       el("span", { class: "job-name" }, el("b", {}, job.strategy), el("small", {}, `${job.id.slice(0, 8)} · ${ago(job.created_at)}`)),
       el("span", { class: "job-frames" }, job.queue_position !== null && job.status === "queued" ? `place ${job.queue_position}` : `${job.progress.frames_done} of ${job.progress.frames_total} frames`),
-      FINAL.has(job.status) ? act("Delete", "DELETE", `/v1/jobs/${job.id}`) : act("Cancel", "POST", `/v1/jobs/${job.id}/cancel`),
+      el("span", { class: "job-acts" }, acts),
       job.error ? el("p", { class: "job-error" }, job.error.detail) : null,
       job.status === "running" ? bar : null);
   }
