@@ -115,3 +115,12 @@ def test_scores_say_how_often_there_is_an_answer(task: GroundingDinoTask) -> Non
     scores = judged(task.detector, 2, seed=0)
     assert all(0 <= value <= 1 for name, value in scores.items() if name != "quality")
     assert scores["quality"] == pytest.approx(scores["recall"] - scores["false_alarms"])
+
+
+def test_scores_read_the_questions_anew(task: GroundingDinoTask) -> None:
+    """The detector keeps what it has read; the network has learnt on since."""
+    before = task.scores()
+    with torch.no_grad():  # words without a meaning fit nothing
+        task.network.model.text_projection.weight.zero_()
+        task.network.model.text_projection.bias.fill_(-1e3)
+    assert task.scores() != before
