@@ -185,7 +185,7 @@ def tpavi_ms3(
     return tpavi("ms3", loss, epochs, backbone, fraction)
 
 
-def tiny_acfpn(steps: int = 2600) -> Recipe:
+def tiny_acfpn(steps: int = 3500) -> Recipe:
     """The shipped network: as the paper's, it starts from the towers of AudioCLIP, here the tiny one."""
     batch, size = 3, 160
     network = AcFpnConfig.tiny()
@@ -206,7 +206,7 @@ def tiny_acfpn(steps: int = 2600) -> Recipe:
         audio="trained",
         fixed_filters=True,
         rate=2e-3,
-        backbone=0.5,
+        backbone=0.25,
         decay=1e-2,
         warmup=50,
         cosine=True,
