@@ -67,7 +67,6 @@ def problems(bench: Bench, scores: dict[str, Score]) -> list[str]:
     return list(gate.listens(scores, bench.ceilings()["deaf ceiling"], {}))
 
 
-@pytest.mark.xfail(reason="it hears, but not well enough yet: models/tiny/ac-fpn.md", strict=True)
 def test_the_shipped_network_passes_the_gate(bench: Bench, measured) -> None:
     assert problems(bench, measured["shipped"]) == []
 
