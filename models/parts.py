@@ -11,7 +11,7 @@ from models.recogniser import Recogniser
 from models.segments import AUDIOCLIP_RATE, CLAP_RATE
 from models.sound_maps import SoundMapper
 from models.vocabularies import VocabularyName
-from models.weights import FRAME
+from models.weights import FRAME, NAME
 
 
 def audioclip(networks: Networks) -> AudioClipEncoder:
@@ -42,15 +42,17 @@ def mask_grid(networks: Networks) -> MaskGrid:
 
 def clap_recogniser(networks: Networks) -> Recogniser:
     """CLAP."""
-    return Recogniser(networks["clap"], CLAP_RATE, networks.batcher, made_for(networks, "clap"))
+    return Recogniser(networks["clap"], CLAP_RATE, networks.batcher, *taught(networks, "clap"))
 
 
 def audioclip_recogniser(networks: Networks) -> Recogniser:
     """AudioCLIP's audio and text towers."""
-    names = made_for(networks, "audioclip")
-    return Recogniser(networks.shared(audioclip), AUDIOCLIP_RATE, networks.batcher, names)
+    encoder = networks.shared(audioclip)
+    return Recogniser(encoder, AUDIOCLIP_RATE, networks.batcher, *taught(networks, "audioclip"))
 
 
-def made_for(networks: Networks, name: str) -> VocabularyName:
-    """The names that a network learnt to hear: the tiny ones have only been to SynthAVS."""
-    return "synthavs" if networks.identity(name).family == "tiny" else "audioset"
+def taught(networks: Networks, name: str) -> tuple[VocabularyName, float | None]:
+    """The names that a network learnt to hear (the tiny ones have only been to SynthAVS), and the cosine that
+    says which of them it hears, if that was measured."""
+    calibrated = networks.weights.calibration(name).get(NAME)
+    return "synthavs" if networks.identity(name).family == "tiny" else "audioset", calibrated

@@ -17,7 +17,8 @@ from models.vocabularies import VocabularyName
 
 
 class Recogniser:
-    """`rate` is that of the sound that its network hears, in hertz; `made_for` the names it learnt."""
+    """`rate` is that of the sound that its network hears, in hertz; `made_for` the names it learnt, of which
+    one is heard where its cosine reaches `calibrated`, if that was measured."""
 
     def __init__(
         self,
@@ -25,8 +26,10 @@ class Recogniser:
         rate: int,
         batcher: Batcher,
         made_for: VocabularyName = "audioset",
+        calibrated: float | None = None,
     ) -> None:
-        self.encoder, self.rate, self.batcher, self.made_for = encoder, rate, batcher, made_for
+        self.encoder, self.rate, self.batcher = encoder, rate, batcher
+        self.made_for, self.calibrated = made_for, calibrated
 
     def listen(self, seconds: NDArray[np.float32]) -> Tensor:
         """Sounds [n, samples] at `rate` -> unit rows [n, d]; all of a window in one batch."""

@@ -25,6 +25,7 @@ TINY_FOLDER = Path(__file__).resolve().parent / "tiny"
 LOCK = "weights.lock.json"
 LOCKED = {"sha256", "bytes", "source", "source_sha256", "licence"}  # of each entry
 FRAME, OBJECT = "agreement of a frame", "agreement of an object"  # what AudioCLIP is calibrated to
+NAME = "cosine of a name"  # what AudioCLIP and CLAP are
 
 AUDIOCLIP = "https://github.com/AndreyGuzhov/AudioCLIP/releases/download/v0.1"
 SAM = "https://dl.fbaipublicfiles.com/segment_anything"

@@ -16,11 +16,11 @@ from models.datasets.kinds import CLASS_NAMES
 from models.errors import InvalidOption
 from models.networks import Networks
 from models.overlaps import iou, suppressed
-from models.recogniser import best
+from models.recogniser import Recogniser, best
 from models.strategies import STRATEGIES, FrameMasks
-from models.strategies.box_prompt import UNNAMED, BoxPrompt, build, clipped, kept, rivals
+from models.strategies.box_prompt import UNNAMED, BoxPrompt, build, clipped, kept, rivals, sought
 from models.strategies.gate import NOISY, SILENT
-from models.strategies.options import BoxPromptOptions, DetectionThresholds, GateOptions
+from models.strategies.options import MOST_NAMES, BoxPromptOptions, DetectionThresholds, GateOptions
 from models.suppliers import Detection
 from models.vocabularies import NOISE, vocabulary
 from tests.tiny_networks import tiny_networks, window
@@ -250,6 +250,22 @@ def test_noise_is_no_rival_of_itself() -> None:
     assert "White noise" not in rivals(BoxPromptOptions(labels=("white noise", "dog")))[1]
     assert rivals(BoxPromptOptions(gate=GateOptions(noise=False)))[1] == []
     assert len(rivals(STRATEGIES["box-prompt"].presets["paper"])[0]) == 527
+
+
+def test_how_many_names_are_looked_for(networks: Networks) -> None:
+    """A number that is given counts; a threshold says itself how many; a measured one holds for the names it
+    was measured with, no others."""
+
+    def asked(calibrated: float | None, **given: Any) -> tuple[int, float | None]:
+        encoder = networks["clap"]
+        recogniser = Recogniser(encoder, 48_000, networks.batcher, "synthavs", calibrated)
+        return sought(BoxPromptOptions(**given), recogniser)
+
+    assert asked(None) == (1, None)
+    assert asked(0.3) == asked(0.3, vocabulary="synthavs") == (MOST_NAMES, 0.3)
+    assert asked(0.3, vocabulary="avsbench") == asked(0.3, labels=("dog",)) == (1, None)
+    assert asked(0.3, top_k=2) == (2, None)
+    assert asked(0.3, thresholds=DetectionThresholds(audio=0.1)) == (MOST_NAMES, 0.1)
 
 
 def test_a_sound_that_no_name_fits(box_prompt: BoxPrompt) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.training.calibrate import Seconds, balance, chosen, main, table
-from models.weights import FRAME, Weights
+from models.weights import FRAME, NAME, Weights
 from tests.tiny_networks import tiny_networks
 
 
@@ -49,9 +49,12 @@ def test_the_command_writes_what_it_measured_and_dry_runs_do_not(
     assert main([*words, "--dry-run"]) == 0
     assert weights.calibration("audioclip") == {}
     assert main(words) == 0
-    assert weights.calibration("audioclip").keys() == {FRAME}
-    assert -1 <= weights.calibration("audioclip")[FRAME] <= 1
-    assert "in view" in capsys.readouterr().out
+    assert weights.calibration("audioclip").keys() == {FRAME, NAME}
+    assert weights.calibration("clap").keys() == {NAME}
+    for network in ("audioclip", "clap"):
+        assert all(-1 <= threshold <= 1 for threshold in weights.calibration(network).values())
+    printed = capsys.readouterr().out
+    assert "in view" in printed and "clap" in printed
 
 
 def test_without_weights_it_says_what_to_install(

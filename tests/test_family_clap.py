@@ -13,9 +13,10 @@ from models import clap
 from models.datasets.kinds import CLASS_NAMES, CLASSES, TIMBRE_NAMES
 from models.datasets.synthavs import SynthAVS
 from models.training import tiny
-from models.training.family.clap import ANSWERS, MEANINGS, NAMES, ClapTask, best_f1, judged, seconds_of
+from models.training.family.clap import ANSWERS, MEANINGS, NAMES, ClapTask, judged, seconds_of
 from models.training.family.clap import strangers as unheard
 from models.training.family.pool import Pool
+from models.training.family.sounds import best_f1
 from models.training.family.task import Plan
 from models.vocabularies import NOISE
 from models.weights import Weights

@@ -107,7 +107,7 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             module="models.strategies.box_prompt",
             presets={
                 "best": BoxPromptOptions(),
-                "paper": BoxPromptOptions(nms=None, max_boxes=100, resolution="paper", gate=NO_GATE),
+                "paper": BoxPromptOptions(top_k=1, nms=None, max_boxes=100, resolution="paper", gate=NO_GATE),
             },
             networks=("clap", "audioclip", "grounding-dino", "sam"),
             audio_rates=(44_100, 48_000),

@@ -37,7 +37,7 @@ from models.strategies.gate import (
     united,
     unopposed,
 )
-from models.strategies.options import BoxPromptOptions
+from models.strategies.options import MOST_NAMES, BoxPromptOptions
 from models.suppliers import Detection, Detector, Prompt
 from models.vocabularies import NOISE, VocabularyName
 
@@ -110,7 +110,7 @@ class BoxPrompt:
         scores = recogniser.cosines(sounds, names)
         judged = by_noise(scores, recogniser.cosines(sounds, noises), options.gate)
         for index, row, verdict in zip(loud, scores, judged, strict=True):
-            fitting = best(row, options.top_k, options.thresholds.audio)
+            fitting = best(row, *sought(options, recogniser))
             heard[index] = [Heard(names[i], float(row[i]), question(names[i], options)) for i in fitting]
             verdicts[index] = verdict or (None if fitting else UNNAMED)
         return verdicts, [[] if verdict else each for verdict, each in zip(verdicts, heard, strict=True)]
@@ -160,6 +160,18 @@ def rivals(options: BoxPromptOptions, made_for: VocabularyName = "audioset") -> 
     wanted = {name.casefold() for name in (*options.labels, *options.captions)}
     noises = [noise for noise in NOISE if noise.casefold() not in wanted]
     return [name for name in names if name not in noises], noises
+
+
+def sought(options: BoxPromptOptions, recogniser: Recogniser) -> tuple[int, float | None]:
+    """At most how many names are looked for, and what cosine they must reach. Several can sound at once, or
+    one of them out of view; but how many do, only a threshold can tell."""
+    least = options.thresholds.audio
+    if options.top_k is not None:
+        return options.top_k, least
+    own = not options.labels and not options.captions
+    if least is None and own and options.vocabulary in (None, recogniser.made_for):
+        least = recogniser.calibrated
+    return (1 if least is None else MOST_NAMES), least
 
 
 def question(name: str, options: BoxPromptOptions) -> str:

@@ -15,6 +15,7 @@ from models.vocabularies import VocabularyName, chosen, vocabulary
 
 CONFIG = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 MOST_LABELS = 1000
+MOST_NAMES = 10  # looked for in one frame
 LABEL_CHARACTERS = 100  # longer than every name of AudioSet; AudioCLIP's tiny text tower reads 75 bytes
 SENTENCE_CHARACTERS = 200
 
@@ -202,7 +203,8 @@ class DetectionThresholds:
     box: Fraction = 0.30
     """A box counts when the detector's probability is above this."""
     audio: Cosine | None = None
-    """A name counts when its cosine with the sound reaches this. Null takes the best, however they fit."""
+    """A name counts when its cosine with the sound reaches this. Null takes the best, however they fit; but
+    see `top_k`."""
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -217,8 +219,10 @@ class BoxPromptOptions:
     published weights, SynthAVS for the tiny ones."""
     labels: tuple[Label, ...] = Field(default=(), max_length=MOST_LABELS)
     """The names to choose from, in your own words. With `vocabulary`: those names of it."""
-    top_k: Annotated[int, Field(ge=1, le=10)] = 1
-    """How many of the best names to look for in each frame."""
+    top_k: Annotated[int, Field(ge=1, le=MOST_NAMES)] | None = None
+    """How many of the best names to look for in each frame. Null is all that reach `thresholds.audio`, or of
+    the recogniser's own vocabulary the cosine that it was calibrated to, and at most 10; where neither says
+    anything, the best."""
     prompt: Literal["label", "look", "caption", "text"] = "label"
     """What the detector is asked: the name; `Look! Object of {name}`; that one of `captions` that fits the
     sound best; or `text`, whatever is heard."""

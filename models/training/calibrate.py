@@ -6,6 +6,9 @@ goes into the lock entry of the weights, where strategies find it when `gate.agr
 to whole masks is then told by
 
     python -m models.training.evaluate all --data synth:test --protocol robust --sweep gate.enabled=true,false
+
+Of a recogniser that has learnt SynthAVS's names it also measures at what cosine a name is heard: Box-Prompt
+then looks for every source of a second, and needs not be told how many there are.
 """
 
 from __future__ import annotations
@@ -24,20 +27,26 @@ from tqdm import tqdm
 
 from models import parts
 from models.datasets.clip import Clip, each
+from models.datasets.mixing import mix
 from models.datasets.scenes import SynthConfig
+from models.datasets.synthavs import SynthAVS
 from models.errors import EarshotError
 from models.media import Window
 from models.networks import Networks
-from models.segments import AUDIOCLIP_RATE
+from models.recogniser import Recogniser
+from models.segments import AUDIOCLIP_RATE, resampled, whole_seconds
 from models.strategies import STRATEGIES, no_prompt
 from models.strategies.gate import decibels
 from models.strategies.options import GateOptions
 from models.training.benches import synth_bench
+from models.training.family.sounds import audible, best_f1
 from models.training.judging import window_of
-from models.weights import DEFAULT_FOLDER, FRAME, OBJECT, Weights
+from models.vocabularies import vocabulary
+from models.weights import DEFAULT_FOLDER, FRAME, NAME, OBJECT, Weights
 
 NEGATIVE = ("silence", "noise", "offscreen")
 ENERGIES = (-70.0, -60.0, -50.0, -40.0, -30.0)  # dB of full scale
+RECOGNISERS = {"audioclip": parts.audioclip_recogniser, "clap": parts.clap_recogniser}
 Row = NDArray[np.float32]
 Cosines = Callable[[Window], Row]
 
@@ -136,6 +145,21 @@ def of_objects(networks: Networks) -> Cosines:
     return cosines
 
 
+def heard(recogniser: Recogniser, clips: int, size: int) -> tuple[float, float]:
+    """The cosine from which on a name of SynthAVS counts as heard, in view or not, and its F1."""
+    data = SynthAVS("val", clips, config=SynthConfig(size=size))
+    names = vocabulary("synthavs")
+    cosines, truth = [], []
+    for number in tqdm(range(len(data)), desc="names", disable=None):
+        scene, track = data.scene(number), data.track(number)
+        sound = resampled(mix(scene, track, data.config), data.config.rate, recogniser.rate)
+        seconds = whole_seconds(sound, recogniser.rate, data.config.seconds)
+        cosines.append(recogniser.cosines(recogniser.listen(seconds), names))
+        truth += [audible(scene, track, second) for second in range(data.config.seconds)]
+    f1, threshold = best_f1(np.concatenate(cosines), np.stack(truth))
+    return threshold, f1
+
+
 def table(agreement: float, kept: Seconds, refused: Mapping[str, Seconds]) -> str:
     """What the gate lets through: with no agreement asked, at the chosen one, and by energy alone."""
     lines = [f"{'':24}{'in view':>10}" + "".join(f"{name:>10}" for name in refused)]
@@ -153,16 +177,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     weights = Weights(options.weights_dir)
     networks = Networks(options.device, weights)
     kinds = {FRAME: of_frames} | ({OBJECT: of_objects} if options.objects else {})
-    thresholds = dict(weights.calibration("audioclip")) if weights.installed("audioclip") else {}
     try:
+        found: dict[str, dict[str, float]] = {"audioclip": {}, "clap": {}}
         for kind, build in kinds.items():
             clips = options.objects if kind == OBJECT else options.clips
             kept, refused = measured(build(networks), clips, options.size)
-            thresholds[kind] = round(chosen(kept, refused), 4)
+            found["audioclip"][kind] = round(chosen(kept, refused), 4)
             print(f"{kind}, {clips} clips of SynthAVS: share of seconds that pass")  # noqa: T201
-            print(table(thresholds[kind], kept, refused), flush=True)  # noqa: T201
-        if not options.dry_run:
-            weights.calibrate("audioclip", thresholds)
+            print(table(found["audioclip"][kind], kept, refused), flush=True)  # noqa: T201
+        for network, part in RECOGNISERS.items():
+            if weights.installed(network) and (recogniser := networks.shared(part)).made_for == "synthavs":
+                threshold, f1 = heard(recogniser, options.clips, options.size)
+                found[network][NAME] = round(threshold, 4)
+                print(f"{NAME}, {network}: {threshold:.3f} gives an F1 of {f1:.3f}", flush=True)  # noqa: T201
+        for network, thresholds in found.items():
+            if thresholds and not options.dry_run:
+                weights.calibrate(network, {**weights.calibration(network), **thresholds})
     except EarshotError as problem:
         print(problem, file=sys.stderr)  # noqa: T201
         return 2

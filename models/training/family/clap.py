@@ -22,11 +22,10 @@ from transformers import ClapModel
 from models import clap
 from models.datasets.kinds import CLASS_NAMES, CLASSES, TIMBRE_NAMES
 from models.datasets.mixing import mix
-from models.datasets.scenes import Scene, Track
-from models.datasets.synthavs import CLASS_OF_VOICE, SynthAVS
+from models.datasets.synthavs import SynthAVS
 from models.segments import CLAP_RATE, quantised, resampled, whole_seconds
 from models.training.family.pool import HUSHED, Pool
-from models.training.family.sounds import RATE, mixed, seconds
+from models.training.family.sounds import RATE, audible, best_f1, mixed, seconds
 from models.training.family.task import Plan
 from models.vocabularies import NOISE, vocabulary
 
@@ -174,16 +173,8 @@ def seconds_of(clips: SynthAVS) -> tuple[NDArray[np.float32], NDArray[np.bool_]]
         scene, track = clips.scene(number), clips.track(number)
         wave = resampled(mix(scene, track, clips.config), clips.config.rate, CLAP_RATE)
         sounds.append(whole_seconds(wave, CLAP_RATE, clips.config.seconds))
-        classes += [sounding(scene, track, second) for second in range(clips.config.seconds)]
+        classes += [audible(scene, track, second) for second in range(clips.config.seconds)]
     return np.concatenate(sounds), np.stack(classes)
-
-
-def sounding(scene: Scene, track: Track, second: int) -> NDArray[np.bool_]:
-    """Which classes are heard in a second, in view or not, bool [classes]."""
-    classes = np.zeros(CLASSES, bool)
-    classes[[thing.kind for thing, on in zip(scene.things, track.on, strict=True) if on[second]]] = True
-    classes[CLASS_OF_VOICE[track.offscreen.timbre]] |= track.offscreen_on[second]
-    return classes
 
 
 def judged(
@@ -215,15 +206,6 @@ def judged(
         "still": float(1 - loud[~active].mean()),
         "strangers": float(others.max()),
     }
-
-
-def best_f1(cosines: NDArray[np.float32], fits: NDArray[np.bool_]) -> tuple[float, float]:
-    """The largest F1 of "the cosine reaches a threshold", over all pairs, and that threshold."""
-    order = np.argsort(-cosines, axis=None)
-    found = np.cumsum(fits.ravel()[order])
-    f1 = 2 * found / (np.arange(1, len(found) + 1) + fits.sum())
-    place = int(f1.argmax())
-    return float(f1[place]), float(cosines.ravel()[order[place]])
 
 
 def task(steps: int | None, seed: int) -> ClapTask:

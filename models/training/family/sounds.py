@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from models.datasets.kinds import CLASSES
 from models.datasets.mixing import LEVEL
-from models.datasets.scenes import SynthConfig, voice_of
+from models.datasets.scenes import Scene, SynthConfig, Track, voice_of
+from models.datasets.synthavs import CLASS_OF_VOICE
 from models.datasets.timbres import LOOP, LOOP_BITS, LOOP_RATE, TURN, Voice, increment, noise_loop, play, ramp
 from models.segments import resampled
 
@@ -54,3 +55,20 @@ def mixed(voices: tuple[Voice, ...], snr: float, rng: RandomState) -> NDArray[np
     return np.asarray(
         np.clip(np.rint(sound * np.float32(LEVEL * 32_768)), -32_768, 32_767) / 32_768, np.float32
     )
+
+
+def audible(scene: Scene, track: Track, second: int) -> NDArray[np.bool_]:
+    """Which classes are heard in a second, in view or not, bool [classes]."""
+    classes = np.zeros(CLASSES, bool)
+    classes[[thing.kind for thing, on in zip(scene.things, track.on, strict=True) if on[second]]] = True
+    classes[CLASS_OF_VOICE[track.offscreen.timbre]] |= track.offscreen_on[second]
+    return classes
+
+
+def best_f1(cosines: NDArray[np.float32], fits: NDArray[np.bool_]) -> tuple[float, float]:
+    """The largest F1 of "the cosine reaches a threshold", over all pairs, and that threshold."""
+    order = np.argsort(-cosines, axis=None)
+    found = np.cumsum(fits.ravel()[order])
+    f1 = 2 * found / (np.arange(1, len(found) + 1) + fits.sum())
+    place = int(f1.argmax())
+    return float(f1[place]), float(cosines.ravel()[order[place]])
