@@ -275,7 +275,17 @@ def test_sound_and_picture_must_agree_if_asked(networks: Networks) -> None:
     assert all(answer.mask.any() for answer in run(networks, "point-prompt", clip, without))
 
 
-@pytest.mark.parametrize("name", ["point-prompt", "heatmap-box-prompt", "box-prompt", "no-prompt"])
+def test_the_detector_judges_what_is_in_view_until_somebody_asks_otherwise(tmp_path: Path) -> None:
+    weights = tiny_networks(tmp_path).weights
+    weights.calibrate("audioclip", {FRAME: 0.999})
+    networks, clip, gate = Networks("cpu", weights), window(0.5), GateOptions(noise=False)
+    options = replace(STRATEGIES["box-prompt"].presets["best"], gate=gate)
+    assert run(networks, "box-prompt", clip, options)[0].reason != gates.UNSEEN
+    asked = replace(options, gate=replace(gate, agreement=0.999))
+    assert run(networks, "box-prompt", clip, asked)[0].reason == gates.UNSEEN
+
+
+@pytest.mark.parametrize("name", ["point-prompt", "heatmap-box-prompt", "no-prompt"])
 def test_null_is_what_the_weights_were_calibrated_to(tmp_path: Path, name: str) -> None:
     """Until somebody asks otherwise; other weights know nothing of it."""
     weights = tiny_networks(tmp_path).weights

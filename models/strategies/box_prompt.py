@@ -116,16 +116,17 @@ class BoxPrompt:
         return verdicts, [[] if verdict else each for verdict, each in zip(verdicts, heard, strict=True)]
 
     def audible_and_visible(self, window: Window, options: BoxPromptOptions) -> Verdicts:
-        """The judges that need no name: energy, and where a threshold is known, whether AudioCLIP finds that
-        frame and sound agree. The detector is the last one: it may find nothing."""
+        """The judges that need no name: energy, and where the caller gives a threshold, whether AudioCLIP finds
+        that frame and sound agree. Unasked, the detector judges what is in view: the calibrated cosine took
+        more from what should be kept than from what should not."""
         assert window.frames is not None, "the table of strategies says that this one needs pixels"
         seconds = window.audio[AUDIOCLIP_RATE]
         verdicts = by_energy(seconds, options.gate)
-        if agreement_of(options.gate, self.mapper.calibrated) is None:
+        if agreement_of(options.gate, None) is None:
             return verdicts
         loud = unopposed(verdicts)
         maps = self.mapper(window.frames[loud], seconds[loud], surgery=False, reverse=False, scale="int16")
-        judged = by_agreement(maps.agreement, options.gate, self.mapper.calibrated)
+        judged = by_agreement(maps.agreement, options.gate)
         for index, verdict in zip(loud, judged, strict=True):
             verdicts[index] = verdict
         return verdicts

@@ -71,7 +71,8 @@ class GateOptions:
     """Where names are recognised: nothing sounds if a name of silence or noise fits better than any other."""
     agreement: Cosine | None = None
     """AudioCLIP's cosine of frame and sound must reach this; `no-prompt` takes its best object's. Null is
-    what the installed weights were calibrated to, if they were; -1 does not ask."""
+    what the installed weights were calibrated to, if they were, but `box-prompt` does not ask then: its
+    detector sees for itself. -1 never asks."""
 
 
 @dataclass(frozen=True, config=CONFIG)
