@@ -15,11 +15,11 @@ AUTO = "auto"
 # `python -m models.training.evaluate all --data synth:test --protocol robust`.
 ORDER: Mapping[str, str] = MappingProxyType(
     {
-        "ac-fpn": "trained to segment nothing but what sounds; first by expectation, not yet by measurement",
+        "ac-fpn": "trained to segment nothing but what sounds, and the best by a tenth where they were measured together",
         "tpavi": "trained for it too, and higher in the paper; with all sound off it keeps most of its score",
         "box-prompt": "the best of those without training: it names what it hears, and may find nothing",
-        "point-prompt": "finds the place of any sound, named or not; its masks are less sure",
-        "heatmap-box-prompt": "the same places; a box of the brightest takes in more than the object",
+        "heatmap-box-prompt": "finds the place of any sound, named or not",
+        "point-prompt": "the same places by points, from which SAM's masks are a little less sure",
         "no-prompt": "slow, and its best object of a frame always sounds",
         "full-mask": "a baseline, for want of anything better: it does not listen",
         "random-sam": "a baseline below the other",

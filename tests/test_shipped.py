@@ -23,7 +23,7 @@ from models.training.scores import ROBUST_PROBES, Score
 from models.weights import TINY_FOLDER, Weights
 from tests.mutants import Deaf, FirstNoun, arm
 
-CLIPS = 18
+CLIPS = 60
 
 pytestmark = pytest.mark.skipif(
     not (TINY_FOLDER / "ac-fpn.safetensors").is_file(), reason="models/tiny/ac-fpn.safetensors is missing"
