@@ -117,8 +117,8 @@ class BoxPrompt:
 
     def audible_and_visible(self, window: Window, options: BoxPromptOptions) -> Verdicts:
         """The judges that need no name: energy, and where the caller gives a threshold, whether AudioCLIP
-        finds that frame and sound agree. Unasked, the detector judges what is in view: the calibrated cosine took
-        more from what should be kept than from what should not."""
+        finds that frame and sound agree. Unasked, the detector judges what is in view: the calibrated cosine
+        took more from what should be kept than from what should not."""
         assert window.frames is not None, "the table of strategies says that this one needs pixels"
         seconds = window.audio[AUDIOCLIP_RATE]
         verdicts = by_energy(seconds, options.gate)
