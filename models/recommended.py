@@ -15,7 +15,7 @@ AUTO = "auto"
 # `python -m models.training.evaluate all --data synth:test --protocol robust`.
 ORDER: Mapping[str, str] = MappingProxyType(
     {
-        "ac-fpn": "trained to segment nothing but what sounds, and the best by a tenth where they were measured together",
+        "ac-fpn": "trained to segment nothing but what sounds; the best by a tenth where all were measured",
         "tpavi": "trained for it too, and higher in the paper; with all sound off it keeps most of its score",
         "box-prompt": "the best of those without training: it names what it hears, and may find nothing",
         "heatmap-box-prompt": "finds the place of any sound, named or not",
