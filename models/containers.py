@@ -41,6 +41,7 @@ AUDIO_CODECS = frozenset({
 # libav's own names of the decoders behind these codecs, where they differ.
 DECODERS = VIDEO_CODECS | AUDIO_CODECS | {"libdav1d", "mp1float", "mp2float", "mp3float"}
 CONTAINERS = "MP4, MOV, WebM, MKV, AVI, MPEG-TS, Ogg, WAV, FLAC, MP3 and AAC"
+IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # PNG and JPEG
 
 SNIFFED = 4096  # bytes at the start of a file that decide what it is
 TS_PACKET = 188
@@ -134,7 +135,7 @@ def libav_errors() -> Iterator[None]:
 def sniff(file: BinaryIO, size: int) -> str:
     """The demuxer for a file, by its first bytes: the name that the client gave it does not count."""
     if not size:
-        raise UndecodableMedia("The media file is empty.")
+        raise UndecodableMedia("The media file is empty: 0 bytes came. Send the whole file.")
     head = at(file, 0)
     if head.startswith(b"ID3"):
         # A tag of 28-bit length before MP3, AAC or FLAC.
@@ -153,7 +154,11 @@ def sniff(file: BinaryIO, size: int) -> str:
         return "mpegts"
     demuxer = elementary(head)
     if demuxer is None:
-        raise UnsupportedMedia(f"This is none of the media types that are accepted: {CONTAINERS}.")
+        if head.startswith(IMAGES):
+            raise UnsupportedMedia("This is a still image: send one or more as `frames[]`, with `audio`.")
+        raise UnsupportedMedia(
+            f"The content is of none of the kinds that are accepted, whatever its name says: {CONTAINERS}."
+        )
     return demuxer
 
 

@@ -176,7 +176,9 @@ def reading(media: Media, limits: Limits) -> Iterator[Reader]:
         if container is not None:
             video = video_stream(container, limits)
             if video is None:
-                raise UndecodableMedia("This clip has no video track.")
+                raise UndecodableMedia(
+                    "This clip has no video track: send one that has, or images as `frames[]` with `audio`."
+                )
             pictures = Pictures(container, video, limits)
         if media.audio is not None:
             container = stack.enter_context(opened(media.audio, limits))

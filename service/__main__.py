@@ -76,14 +76,18 @@ def settings(host: str | None = None, port: int | None = None) -> Settings:
     """What the environment says; the command line goes over it."""
     from pydantic import ValidationError
 
+    from service.options import message
     from service.settings import Settings
+    from service.settings_table import called
 
     given = {"host": host, "port": port}
     try:
         return Settings.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        wrong = "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())
-        print(f"A setting has a wrong value. {wrong}", file=sys.stderr)
+        wrong = [
+            f"{called(str(one['loc'][0]))}: {message(one['type'], one['msg'], ())}" for one in error.errors()
+        ]
+        print("A setting has a wrong value.", *wrong, file=sys.stderr)
         raise SystemExit(2) from error
 
 

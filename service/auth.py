@@ -40,12 +40,16 @@ class Keys:
         """Every stored key is compared, so that the time says nothing of which one came near."""
         if not self.entries:
             return EVERYONE
-        offered = hashlib.sha256(offered_key(headers).encode()).hexdigest()
+        key = offered_key(headers)
+        offered = hashlib.sha256(key.encode()).hexdigest()
         found = [
             (tenant, kept) for tenant, kept in self.entries if hmac.compare_digest(kept.lower(), offered)
         ]
         if not found:
-            raise Refusal("unauthorized", "Send your key as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
+            what = "This key is not known" if key else "No key came"
+            raise Refusal(
+                "unauthorized", f"{what}: send yours as `Authorization: Bearer KEY` or `X-API-Key: KEY`."
+            )
         tenant, digest = found[0]
         return Caller(tenant=tenant, key_id=digest[:16])
 

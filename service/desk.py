@@ -31,6 +31,7 @@ from service.settings import Settings
 from service.storage import Storage
 from service.telemetry import Metrics
 
+GONE = "There is no such job: it was deleted, has expired, or the id is wrong; /v1/jobs lists yours."
 LOOK_SECONDS = 2.0  # who waits looks again so often, should a notice be lost
 STORE_THREADS = 32
 INTAKE_THREADS = 16
@@ -118,7 +119,7 @@ class Desk:
             raise Refusal(
                 "expired", "The result of this job has expired and was deleted; send the clip again."
             )
-        raise Refusal("not_found", "There is no such job.")
+        raise Refusal("not_found", GONE)
 
     async def wait(self, record: JobRecord, seconds: float) -> JobRecord:
         """The record when the job has ended, or as it is when the time is up or this process drains."""

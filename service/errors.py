@@ -60,6 +60,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "out_of_device_memory": Kind(507, "The clip does not fit in the memory of the device"),
     }
 )
+NAME_CHARACTERS = 64  # of a name that a client made up, when it is told of it
 RETRY_AFTER = 5  # seconds, where nothing better is known
 
 

@@ -22,7 +22,7 @@ from models.strategies import Strategy
 from service.clips import Clip, ClipStore
 from service.decoding import Sandbox, media_limits
 from service.engine import send_all
-from service.errors import Refusal, invalid
+from service.errors import NAME_CHARACTERS, Refusal, invalid
 from service.jobs import JobStore
 from service.options import JobOptions, merged, params_of, read_options
 from service.records import Idempotency, Job, JobRecord
@@ -31,7 +31,6 @@ from service.storage import Storage
 from service.uploads import FILE_PARTS, Form, ReceivedFile
 
 T = TypeVar("T")
-NAME_CHARACTERS = 64  # of a name that a client made up, when it is told of it
 PARTS = "`media`, `video` with `audio`, `frames[]` with `audio`, or an `upload_id`"
 
 

@@ -120,11 +120,11 @@ def read_options(strategy: Strategy, document: Mapping[str, Any]) -> JobOptions:
     """Check the merged options of a request against the strategy."""
     mine = {name: value for name, value in document.items() if name in CommonParams.model_fields}
     own = {name: value for name, value in document.items() if name not in mine}
-    common = validated(COMMON, mine, known=())
+    schema = params_schema(strategy)
+    common = validated(COMMON, mine, schema)
     adapter = adapter_of(strategy)
     defaults = adapter.dump_python(strategy.presets[common.preset], mode="json")
-    known = [*CommonParams.model_fields, *defaults]
-    options = validated(adapter, overlaid(defaults, own), known)
+    options = validated(adapter, overlaid(defaults, own), schema)
     return JobOptions(
         sampling=Sampling(common.fps, common.start, common.end, common.max_frames, common.mode),
         outputs=asdict(common.outputs),
@@ -279,11 +279,17 @@ def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
 
 def takes_list(schema: Mapping[str, Any], path: Sequence[str]) -> bool:
     """Whether the schema has an array at this place."""
-    node: Mapping[str, Any] = schema
-    for name in path:
-        node = resolved(schema, resolved(schema, node).get("properties", {}).get(name, {}))
+    node = node_at(schema, path)
     choices = [node, *(resolved(schema, choice) for choice in node.get("anyOf", ()))]
     return any(choice.get("type") == "array" for choice in choices)
+
+
+def node_at(schema: Mapping[str, Any], path: Sequence[int | str]) -> Mapping[str, Any]:
+    """What the schema says of this place; empty where it says nothing."""
+    node = schema
+    for name in path:
+        node = resolved(schema, node.get("properties", {}).get(name, {}))
+    return node
 
 
 def resolved(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -292,17 +298,19 @@ def resolved(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str,
     return found
 
 
-def validated(adapter: TypeAdapter[T], value: Mapping[str, Any], known: Sequence[str]) -> T:
+def validated(adapter: TypeAdapter[T], value: Mapping[str, Any], schema: Mapping[str, Any]) -> T:
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        raise refusal(error, known) from None
+        raise refusal(error, schema) from None
 
 
-def refusal(error: ValidationError, known: Sequence[str] = ()) -> Refusal:
-    """Pydantic's findings as one problem that points at each field."""
+def refusal(error: ValidationError, schema: Mapping[str, Any]) -> Refusal:
+    """Pydantic's findings as one problem that points at each field, and names those there are beside it."""
     found = {
-        pointer(one["loc"]): message(one["type"], one["msg"], known if len(one["loc"]) == 1 else ())
+        pointer(one["loc"]): message(
+            one["type"], one["msg"], [*node_at(schema, one["loc"][:-1]).get("properties", ())]
+        )
         for one in error.errors(include_url=False, include_input=False)
     }
     fields = tuple(FieldError(place, text) for place, text in found.items())

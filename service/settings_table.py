@@ -23,6 +23,11 @@ def rows() -> Iterator[str]:
         yield f"| `{variable(name, field)}` | {shown(name, field.default)} | {meaning} |"
 
 
+def called(place: str) -> str:
+    """The variable behind a name of a setting; a variable's own name stays."""
+    return variable(place, Settings.model_fields[place]) if place in Settings.model_fields else place
+
+
 def variable(name: str, field: FieldInfo) -> str:
     """Of the environment: the name that other software knows too, where there is one."""
     choices = getattr(field.validation_alias, "choices", [])

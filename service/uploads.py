@@ -22,12 +22,16 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from service.errors import Refusal, too_large
+from service.errors import NAME_CHARACTERS, Refusal, invalid, too_large
 
 FILE_PARTS = ("media", "video", "audio", "frames")  # `frames[]` is `frames`
 FIELD_BYTES = 256 * 1024  # all plain fields together
 PART_OVERHEAD = 512  # bytes of headers and boundary that a part may add to the body
 PIECE_BYTES = 512 * 1024  # of a body that is hashed and written at once
+TEXT_BYTES = 1000  # a part without a file's name, no longer than this, may be a path whose @ was forgotten
+NO_FORM = (
+    "The body is a file, not a form: send the clip as multipart/form-data, with curl `-F media=@clip.mp4`."
+)
 STALL_SECONDS = 30.0  # a client that sends nothing for so long is gone
 SHORT_FORMS = ("application/json", "application/x-www-form-urlencoded")
 
@@ -88,7 +92,8 @@ async def read_without_files(request: Request, kind: str) -> Form:
         return Form()
     raise Refusal(
         "unsupported_content_type",
-        "Send multipart/form-data with the clip, or application/json with an `upload_id`.",
+        "Send multipart/form-data with the clip (with curl `-F media=@clip.mp4`), or application/json with "
+        "an `upload_id`.",
     )
 
 
@@ -124,6 +129,8 @@ async def read_small_body(request: Request) -> bytes:
     body = bytearray()
     async for chunk in chunks(request):
         body += chunk
+        if b"\0" in chunk:  # which neither a form nor JSON has
+            raise Refusal("malformed_request", NO_FORM)
         if len(body) > FIELD_BYTES:
             raise too_large("size of the fields", FIELD_BYTES, len(body), "bytes")
     return bytes(body)
@@ -131,7 +138,7 @@ async def read_small_body(request: Request) -> bytes:
 
 def read_short(kind: str, body: bytes) -> Form:
     """The options of a request that brings no file."""
-    text = decoded(body)
+    text = decoded(body, NO_FORM)
     if kind == "application/json":
         return Form(fields=[("params", text)] if text.strip() else [])
     try:
@@ -140,11 +147,12 @@ def read_short(kind: str, body: bytes) -> Form:
         raise Refusal("malformed_request", "The form has too many fields; the limit is 1000.") from None
 
 
-def decoded(value: bytes) -> str:
+def decoded(value: bytes, otherwise: str) -> str:
+    """As UTF-8; `otherwise` says what is wrong where it is none."""
     try:
         return value.decode()
     except UnicodeDecodeError:
-        raise Refusal("malformed_request", "A plain field is not UTF-8 text.") from None
+        raise Refusal("malformed_request", otherwise) from None
 
 
 async def read_multipart(request: Request, boundary: bytes, folder: Path, limits: UploadLimits) -> Form:
@@ -175,6 +183,7 @@ class Receiver:
         self.bytes_of_files = self.bytes_of_fields = self.parts = 0
         self.name = ""
         self.label = self.content = self.disposition = b""
+        self.from_file = False
         self.value = bytearray()
         self.file: IO[bytes] | None = None
         self.hash = hashlib.sha256()
@@ -199,9 +208,11 @@ class Receiver:
         self.label = self.content = b""
 
     def headers_finished(self) -> None:
-        """The part's name decides what it is; its filename is never read."""
+        """The part's name decides what it is; its filename is never read, only whether there is one."""
         _, parameters = parse_options_header(self.disposition)
-        self.name = decoded(parameters.get(b"name", b"")).removesuffix("[]")
+        self.from_file = bool(parameters.keys() & {b"filename", b"filename*"})
+        name = decoded(parameters.get(b"name", b""), "The name of a part is not UTF-8 text.")
+        self.name = name.removesuffix("[]")
         if not self.name:
             raise Refusal("malformed_request", "A part of the multipart body has no name.")
         self.parts += 1
@@ -221,6 +232,8 @@ class Receiver:
     def keep_field(self, piece: memoryview) -> None:
         self.bytes_of_fields += len(piece)
         if self.bytes_of_fields > FIELD_BYTES:
+            if self.from_file:
+                raise Refusal("malformed_request", misnamed(self.name))
             raise too_large("size of the fields", FIELD_BYTES, self.bytes_of_fields, "bytes")
         self.value += piece
 
@@ -233,11 +246,14 @@ class Receiver:
 
     def part_end(self) -> None:
         if self.file is None:
-            self.form.fields.append((self.name, decoded(bytes(self.value))))
+            wrong = misnamed(self.name) if self.from_file else "A plain field is not UTF-8 text."
+            self.form.fields.append((self.name, decoded(bytes(self.value), wrong)))
             return
         size = self.file.tell()
         path = Path(self.file.name)
         self.close()
+        if not self.from_file and size <= TEXT_BYTES and is_text(path.read_bytes()):
+            raise invalid(f"/{self.name}", f"`{self.name}` came as text; did you mean `-F {self.name}=@...`?")
         files = self.form.files.setdefault(self.name, [])
         files.append(ReceivedFile(path, size, self.hash.hexdigest()))
         if len(files) > self.limits.files:
@@ -250,3 +266,16 @@ class Receiver:
         if self.file is not None:
             self.file.close()
             self.file = None
+
+
+def misnamed(name: str) -> str:
+    """A file under the name of an option, or of nothing."""
+    short = name[:NAME_CHARACTERS]
+    return f"`{short}` is no part for a file: the clip goes as `media`, with curl `-F media=@clip.mp4`."
+
+
+def is_text(content: bytes) -> bool:
+    try:
+        return b"\0" not in content and content.decode().isprintable()
+    except UnicodeDecodeError:
+        return False

@@ -25,6 +25,9 @@ def test_anything_else_is_refused(headers) -> None:
     with pytest.raises(Refusal) as refused:
         Keys(ENTRIES).caller(headers)
     assert refused.value.status == 401
+    assert refused.value.detail.startswith(
+        "This key is not known" if "x-api-key" in headers else "No key came"
+    )
 
 
 def test_without_keys_everyone_may_call() -> None:

@@ -11,8 +11,9 @@ from tests.api import finished, is_problem, job_of, sent
 
 def test_unknown_things_are_not_found(api, clip) -> None:
     is_problem(api.http.get("/v1/nothing"), 404, "not_found")
-    is_problem(api.http.get("/v1/jobs/none"), 404, "not_found")
-    is_problem(api.http.post("/v1/segment/magic", files=sent(clip)), 404, "not_found")
+    assert "/v1/jobs" in is_problem(api.http.get("/v1/jobs/none"), 404, "not_found")["detail"]
+    refused = is_problem(api.http.post("/v1/segment/magic", files=sent(clip)), 404, "not_found")
+    assert "no strategy `magic`" in refused["detail"]
     is_problem(api.http.post("/v1/segment/full-mask", json={"upload_id": "x"}), 404, "not_found")
     is_problem(api.http.patch("/v1/jobs"), 405, "method_not_allowed")
     broken = {"content": b"{", "headers": {"content-type": "application/json"}}

@@ -141,6 +141,7 @@ def test_equal_posts_at_once_with_one_key_are_one_job(api, clip) -> None:
     ("data", "pointer"),
     [
         ({"tresholds.mask": "0.5"}, "/tresholds"),
+        ({"outputs": '{"msk": "rle"}'}, "/outputs/msk"),
         ({"params": '{"thresholds": {"mask": 0.5}}'}, "/thresholds"),
         ({"fps": "0"}, "/fps"),
         ({"fps": "nan"}, "/fps"),
@@ -156,6 +157,14 @@ def test_a_wrong_option_is_pointed_at(api, clip, data, pointer) -> None:
     response = api.http.post("/v1/segment/full-mask", files=sent(clip), data=data)
     document = is_problem(response, 422, "invalid_option")
     assert document["errors"][0]["pointer"] == pointer
+
+
+def test_a_misspelled_name_is_answered_with_those_beside_it(api, clip) -> None:
+    for data, beside in (({"outputs.msk": "rle"}, "mask, "), ({"fsp": "1"}, "preset, fps, ")):
+        answer = api.http.post("/v1/segment/full-mask", files=sent(clip), data=data)
+        detail = is_problem(answer, 422, "invalid_option")["detail"]
+        assert "There is no such option here; there are " in detail
+        assert beside in detail
 
 
 def test_options_of_another_strategy_are_checked_too(api, clip) -> None:

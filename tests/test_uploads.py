@@ -16,6 +16,7 @@ from service.uploads import FIELD_BYTES, UploadLimits, received_form
 
 LIMITS = UploadLimits(bytes_=1_000_000, files=20)
 BOUNDARY = "frontier"
+MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
 
 
 def part(name: str, content: bytes, filename: str | None = None) -> bytes:
@@ -30,7 +31,7 @@ def body_of(*parts: bytes) -> bytes:
 
 def request_of(
     body: bytes,
-    kind: str = f"multipart/form-data; boundary={BOUNDARY}",
+    kind: str = MULTIPART,
     step: int = 1000,
     cut: bool = False,
     **more: str,
@@ -113,7 +114,7 @@ def test_a_promise_over_the_limit_is_refused_unread(tmp_path) -> None:
         (body_of(part("labels", b"\xff\xfe")), 400),
         (body_of(part("", b"x")), 400),
         (body_of(part("labels", bytes(FIELD_BYTES + 1))), 413),
-        (body_of(*(part("frames[]", b"x") for _ in range(21))), 413),
+        (body_of(*(part("frames[]", b"x", "x.png") for _ in range(21))), 413),
     ],
     ids=["no multipart", "broken off", "not UTF-8", "no name", "huge field", "too many frames"],
 )
@@ -150,3 +151,29 @@ def test_json_and_forms_carry_the_options_of_an_upload(tmp_path) -> None:
 
 def test_another_content_type_is_unsupported(tmp_path) -> None:
     assert refused(request_of(b"RIFF", "video/avi"), tmp_path).status == 415
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "sentence"),
+    [
+        (body_of(part("file", b"\xff\xfe", "a.mp4")), MULTIPART, "`file` is no part for a file"),
+        (body_of(part("file", bytes(FIELD_BYTES + 1), "a.mp4")), MULTIPART, "goes as `media`"),
+        (body_of(part("media", b"/etc/passwd")), MULTIPART, "did you mean `-F media=@...`"),
+        (body_of(part("frames[]", b"a.png")), MULTIPART, "did you mean `-F frames=@...`"),
+        (bytes(8) + b"ftyp", "application/x-www-form-urlencoded", "`-F media=@clip.mp4`"),
+        (b"\xff" * 1000, "application/x-www-form-urlencoded", "`-F media=@clip.mp4`"),
+        (bytes(FIELD_BYTES * 2), "application/x-www-form-urlencoded", "`-F media=@clip.mp4`"),
+    ],
+    ids=["file", "large file", "no @", "no @ of a frame", "binary body", "not UTF-8", "large body"],
+)
+def test_a_clip_sent_the_wrong_way_is_told_the_right_one(tmp_path, body, kind, sentence) -> None:
+    refusal = refused(request_of(body, kind), tmp_path)
+    assert sentence in refusal.detail
+    assert refusal.status in {400, 422}
+
+
+def test_options_may_come_from_a_file_and_media_without_a_name(tmp_path) -> None:
+    body = body_of(part("params", b'{"fps": 2}', "params.json"), part("media", b"\0\0\0\x18ftyp"))
+    fields, files = received(request_of(body), tmp_path)
+    assert fields == [("params", '{"fps": 2}')]
+    assert files["media"][0][1] == b"\0\0\0\x18ftyp"
