@@ -322,7 +322,7 @@ def refusal(error: ValidationError, schema: Mapping[str, Any]) -> Refusal:
 def message(kind: str, text: str, known: Sequence[str]) -> str:
     if kind in UNKNOWN:
         return (
-            f"There is no such option here; there are {', '.join(known)}."
+            f"There is no such option here; there {'are' if known[1:] else 'is'} {', '.join(known)}."
             if known
             else "There is no such option."
         )
