@@ -34,7 +34,7 @@ from service.redis_server import PrivateRedis, RedisUnfit
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
-SAMPLE = ROOT / "service" / "samples" / "bell.mp4"
+SAMPLE = ROOT / "service" / "samples" / "garden.mp4"
 SILENT_SECONDS = 180.0  # without a sign of life from a process that starts; loading may take longer
 LOOK_SECONDS = 0.2
 STOP_MARGIN = 5.0  # seconds on top of the worker's own drain

@@ -48,7 +48,7 @@ def test_a_few_steps_teach_a_batch() -> None:
     learner = small.learner.train()
     optimizer = torch.optim.AdamW(learner.parameters(), 1e-3)
     batch, totals = small.batch(0), []
-    for _ in range(12):
+    for _ in range(24):
         total = torch.stack(list(small.losses(batch).values())).sum()
         optimizer.zero_grad()
         total.backward()
