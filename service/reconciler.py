@@ -74,15 +74,18 @@ class Sweeper:
 
 
 def attempt(name: str, step: Callable[[], object]) -> None:
-    """Call it; a failure of Redis or of the storage is logged and passes."""
+    """Call it; a failure is logged and passes. Also a defect of ours: a worker whose heartbeat or sweeper had
+    ended would live on, and nobody would see it."""
     try:
         step()
     except (redis.RedisError, OSError) as error:
         LOG.warning("step failed", step=name, error=str(error))
+    except Exception:
+        LOG.exception("step failed for a reason that nobody foresaw", step=name)
 
 
 class Every(threading.Thread):
-    """Calls `step` every so many seconds, through failures of Redis and of the storage."""
+    """Calls `step` every so many seconds, through failures."""
 
     def __init__(self, name: str, seconds: float, step: Callable[[], object]) -> None:
         super().__init__(name=name, daemon=True)

@@ -148,13 +148,14 @@ def test_lost_windows_are_sent_again_and_late_jobs_ended(
     broker.client.close()
 
 
-def test_a_step_that_fails_is_tried_again() -> None:
+@pytest.mark.parametrize("failure", [redis.ConnectionError("away"), OSError("full"), KeyError("ours")])
+def test_a_step_that_fails_is_tried_again(failure: Exception) -> None:
     calls = []
 
     def step() -> None:
         calls.append(1)
         if len(calls) < 3:
-            raise redis.ConnectionError("away")
+            raise failure
 
     every = Every("test", 0.01, step)
     every.start()
