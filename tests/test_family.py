@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from models.checkpoints import read_safetensors
 from models.errors import DatasetInvalid, TrainingDiverged
 from models.files import metadata
+from models.training.family import loop
 from models.training.family.loop import Habits, train
 from models.training.family.task import Plan
 
@@ -94,7 +96,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(unbroken: Path, tmp_path: Path
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert not (out / "weights.safetensors").exists()
+    (out / "log.jsonl").write_text('{"step": 60, "near": 0.1}\n{"step": 80, "ne')  # beyond its state, and half
     train(Line(PLAN), Habits(out, device="cpu", save_every=10, resume=True))
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows].count(60) == 1
     after, before = (read_safetensors(folder / "weights.safetensors") for folder in (out, unbroken))
     assert all(torch.equal(after[key], before[key]) for key in before)
 
@@ -116,3 +121,31 @@ def test_a_folder_is_one_run(unbroken: Path, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("not a run")
     with pytest.raises(DatasetInvalid, match="holds no run"):
         train(Line(PLAN), Habits(tmp_path, device="cpu"))
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "plan.json").write_text("{")
+    with pytest.raises(DatasetInvalid, match="is not JSON"):
+        train(Line(PLAN), Habits(broken, device="cpu", resume=True))
+
+
+def test_a_state_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(loop, "write_safetensors", full)
+    with pytest.raises(OSError, match="No space"):
+        train(Line(PLAN), Habits(tmp_path / "run", device="cpu", save_every=10))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["plan.json"]
+
+
+def test_weights_get_their_name_when_they_are_whole(unbroken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(_: Path, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = (unbroken / "weights.safetensors").read_bytes()
+    monkeypatch.setattr(loop.shutil, "copyfile", half)
+    with pytest.raises(OSError, match="No space"):
+        train(Line(PLAN), Habits(unbroken, device="cpu", resume=True))
+    assert (unbroken / "weights.safetensors").read_bytes() == before
+    assert not list(unbroken.glob(".*"))

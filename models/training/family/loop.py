@@ -1,7 +1,7 @@
 """The loop of the tiny family: steps, validation, states, and a file of weights that says how it was made.
 
     plan.json             the network's name and plan, and how many steps this run has
-    log.jsonl             a line a logged step
+    log.jsonl             a line a logged step, also of a run that was killed and went on
     state-00000120/       the newest whole state; older ones go once it is whole
     best.safetensors      the weights with the best validation so far
     weights.safetensors   those, at the end; scores.json beside it
@@ -173,8 +173,15 @@ class Folder:
             replace_text(file, json.dumps(self.told, indent=2) + "\n")
         elif not resume:
             raise DatasetInvalid(f"{self.path} holds a run already: add --resume, or choose another folder.")
-        elif json.loads(file.read_text()) != self.told:
+        elif self.before(file) != self.told:
             raise DatasetInvalid(f"{file} is of another run: a resumed run keeps its network and plan.")
+
+    def before(self, file: Path) -> object:
+        """What the folder's run said of itself."""
+        try:
+            return json.loads(file.read_text())
+        except ValueError as cause:
+            raise DatasetInvalid(f"{file} is not JSON: {cause}.") from cause
 
     def states(self) -> list[Path]:
         """Whole states, oldest first."""
@@ -186,26 +193,31 @@ class Folder:
         hidden = self.path / f".{target.name}"
         shutil.rmtree(hidden, ignore_errors=True)
         hidden.mkdir()
-        write_safetensors(hidden / "learner.safetensors", weights_of(task.learner), {})
-        write_safetensors(hidden / "optimizer.safetensors", packed(optimizer) | random_states(), {})
-        replace_text(hidden / "progress.json", json.dumps(asdict(progress)) + "\n")
-        older = [path for path in self.states() if path != target]
-        shutil.rmtree(target, ignore_errors=True)
-        hidden.rename(target)
+        try:
+            write_safetensors(hidden / "learner.safetensors", weights_of(task.learner), {})
+            write_safetensors(hidden / "optimizer.safetensors", packed(optimizer) | random_states(), {})
+            replace_text(hidden / "progress.json", json.dumps(asdict(progress)) + "\n")
+            older = [path for path in self.states() if path != target]
+            shutil.rmtree(target, ignore_errors=True)
+            hidden.rename(target)
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
         for path in older:
             shutil.rmtree(path)
 
     def restore(self, task: Task, optimizer: Optimizer) -> Progress:
         """The newest state into both; a run that was killed before its first starts anew."""
         if not self.states():
-            (self.path / "log.jsonl").unlink(missing_ok=True)
+            self.forget(after=0)
             return Progress()
         state = self.states()[-1]
         load_into(task.learner, read_safetensors(state / "learner.safetensors"), str(state))
         tensors: dict[str, Tensor] = read_safetensors(state / "optimizer.safetensors")
         unpack(optimizer, tensors)
         set_random_states(tensors)
-        return Progress(**json.loads((state / "progress.json").read_text()))
+        progress = Progress(**json.loads((state / "progress.json").read_text()))
+        self.forget(after=progress.step)
+        return progress
 
     def keep(self, name: str, task: Task, progress: Progress) -> None:
         """The weights alone, for use, with what they come from inside."""
@@ -222,9 +234,22 @@ class Folder:
         with (self.path / "log.jsonl").open("a") as file:
             file.write(json.dumps({name: float(f"{value:.6g}") for name, value in values.items()}) + "\n")
 
+    def forget(self, *, after: int) -> None:
+        """What a killed run logged beyond its newest state: those steps are about to come again."""
+        file = self.path / "log.jsonl"
+        if file.is_file():
+            whole = [line for line in file.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in whole if json.loads(line)["step"] <= after]
+            replace_text(file, "".join(f"{line}\n" for line in kept))
+
     def finish(self, progress: Progress) -> Path:
         """The best weights under their final name."""
         target = self.path / "weights.safetensors"
-        shutil.copyfile(self.path / "best.safetensors", target)
+        hidden = self.path / f".{target.name}"
+        try:
+            shutil.copyfile(self.path / "best.safetensors", hidden)
+            hidden.replace(target)
+        finally:
+            hidden.unlink(missing_ok=True)
         replace_text(self.path / "progress.json", json.dumps(asdict(progress)) + "\n")
         return target
