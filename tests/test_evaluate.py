@@ -186,9 +186,17 @@ def test_families_are_drawn_whole() -> None:
 
 def test_only_annotated_frames_are_judged(bench: Bench) -> None:
     clip = bench.clips[0]
-    first = replace(clip, annotated=(True, False, False, False, False))
+    first = replace(clip, annotated=(True, False, False, False, False), negative=True)
     row = judge([arm("full", full_mask)], {None: [first]}, Remembering())[None][0].rows[0]
     assert row[SUMS.index("pixels")] == 32 * 32
+
+
+def test_only_wrong_sounds_make_false_positives(bench: Bench) -> None:
+    """A swapped sound of the class in view keeps its truth: the full mask is no false positive there."""
+    sets = {None: [replace(bench.clips[0], negative=negative) for negative in (False, True)]}
+    right, wrong = judge([arm("full", full_mask)], sets, Remembering())[None][0].rows
+    assert right[SUMS.index("lit")] == right[SUMS.index("pixels")] == 0
+    assert wrong[SUMS.index("lit")] == wrong[SUMS.index("pixels")] == 5 * 32 * 32
 
 
 def test_memory_asks_once_a_clip() -> None:

@@ -31,7 +31,7 @@ Rows = NDArray[np.float64]
 SUMS = (
     *("iou", "sounding"),  # over frames that have a truth
     *("f", "f_frames"),
-    *("lit", "pixels"),
+    *("lit", "pixels"),  # under sounds that nothing in view makes
     *("right", "empty"),  # over frames that have none
     *("published_iou", "published_f", "batches"),
     *("dark", "extra", "missed", "hit"),  # pixels of the confusion matrix
@@ -131,7 +131,8 @@ def sums(answer: Mask, clip: Clip) -> list[float]:
     published, matrix = PerImage(), PerDataset()
     iou.update(mask, truth)
     f.update(mask, truth)
-    lit.update(mask)
+    if clip.negative:  # a swapped sound may be of the very class in view: what it lights is then no mistake
+        lit.update(mask)
     empty.update(mask, expected)
     published.update(mask, expected)
     matrix.update(mask, expected)
