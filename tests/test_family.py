@@ -96,7 +96,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(unbroken: Path, tmp_path: Path
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert not (out / "weights.safetensors").exists()
-    (out / "log.jsonl").write_text('{"step": 60, "near": 0.1}\n{"step": 80, "ne')  # beyond its state, and half
+    (out / "log.jsonl").write_text(
+        '{"step": 60, "near": 0.1}\n{"step": 80, "ne'
+    )  # beyond its state, and half
     train(Line(PLAN), Habits(out, device="cpu", save_every=10, resume=True))
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows].count(60) == 1
@@ -128,7 +130,9 @@ def test_a_folder_is_one_run(unbroken: Path, tmp_path: Path) -> None:
         train(Line(PLAN), Habits(broken, device="cpu", resume=True))
 
 
-def test_a_state_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_that_cannot_be_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -28,6 +28,11 @@ from models.weights import DEFAULT_FOLDER, Weights
 
 RUNS = Path("runs")
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
+# What the loop of the family does not have: its networks start from nothing, by a plan, on one device.
+RECIPES_ALONE = (
+    *("epochs", "batch", "devices", "precision", "judged"),
+    *("image_weights", "audio_weights", "init"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,10 +82,12 @@ def places(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--resume", action="store_true", help="go on with the run that the folder holds")
     command.add_argument("--device", default="auto", help="auto, cpu, gpu, mps")
-    command.add_argument("--devices", type=int, default=1, help="how many; start them with torchrun")
+    command.add_argument(
+        "--devices", type=evaluate.whole(1), default=1, help="how many; start them with torchrun"
+    )
     command.add_argument("--precision", choices=list(PRECISIONS), default="fp32")
-    command.add_argument("--threads", type=int, help="of the processor, per device")
-    command.add_argument("--workers", type=int, default=0, help="processes that read clips")
+    command.add_argument("--threads", type=evaluate.whole(1), help="of the processor, per device")
+    command.add_argument("--workers", type=evaluate.whole(0), default=0, help="processes that read clips")
     command.add_argument("--save-every", type=evaluate.whole(1), default=200, metavar="STEPS")
     command.add_argument("--judged", type=evaluate.whole(1), metavar="CLIPS", help="of a validation")
     command.add_argument("--image-weights", type=Path, help="what the image tower starts from")
@@ -104,11 +111,20 @@ def run_tiny(options: argparse.Namespace) -> int:
     if options.of == tiny.ACFPN:
         path = Training(changed(tiny_acfpn(), options), setup)()
     else:
+        refuse(options)
         task = tiny.task(options.of, options.steps, options.seed or 0)
         habits = Habits(setup.out, setup.device, setup.workers, setup.save_every, setup.resume)
         path = train_task(task, habits)
     print(tiny.install(options.of, path) if options.install else path)
     return 0
+
+
+def refuse(options: argparse.Namespace) -> None:
+    """Left out in silence, an option would be missed only after an hour."""
+    usual = parser().parse_args(["tiny", options.of])
+    if odd := [name for name in RECIPES_ALONE if getattr(options, name) != getattr(usual, name)]:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in odd)
+        raise InvalidOption(f"{options.of} learns by a plan, which has no {names}.")
 
 
 def run_list(_options: argparse.Namespace) -> int:

@@ -43,8 +43,9 @@ def install(network: str, weights: Path, folder: Path = TINY_FOLDER) -> Path:
     told = metadata(weights)
     target = folder / f"{network}.safetensors"
     state = halved(read_safetensors(weights))
-    write_safetensors(target, state, {key: told[key] for key in told if key != "format"})
+    # The card first: a run without its scores must not leave weights that the lock does not know.
     lines = recipe_lines(weights.parent, told) if network == ACFPN else plan_lines(weights.parent, told)
+    write_safetensors(target, state, {key: told[key] for key in told if key != "format"})
     record(
         folder,
         f"{network}-tiny",
