@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ from models.training.recipes import RECIPES, Recipe, acfpn_ms3, acfpn_s4, tiny_a
 from models.training.runs import Log, load_trained
 from models.training.starts import AUDIO, IMAGE
 from models.training.step import LOSSES, factor, optimizer_for, update
-from models.training.train import Setup, Training
+from models.training.train import Setup, Training, judged
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAST = AcFpnConfig(
@@ -456,6 +457,14 @@ def test_bad_arguments(tmp_path: Path, capsys) -> None:
     write_safetensors(other, {"conv.weight": torch.zeros(1)}, {})
     assert train("--data", "synth", "--out", tmp_path / "run", "--init", other) == 2
     assert "other.safetensors is a checkpoint of another architecture: conv.weight" in capsys.readouterr().err
+    assert (
+        command.main(["tiny", "sam", "--batch", "4", "--init", str(other), "--out", str(tmp_path / "run")])
+        == 2
+    )
+    assert "sam learns by a plan, which has no --batch, --init." in capsys.readouterr().err
+    for option, value in (("--threads", "-1"), ("--devices", "0"), ("--workers", "-1")):
+        with pytest.raises(SystemExit, match="2"):
+            train("--data", "synth", "--out", tmp_path / "run", option, value)
     assert not (tmp_path / "run").exists()
 
 
@@ -520,9 +529,29 @@ def test_installing_a_shipped_network(unbroken: Path, tmp_path: Path) -> None:
     assert least().digest in (tmp_path / "ac-fpn.md").read_text()
     lock = json.loads((tmp_path / "weights.lock.json").read_text())
     assert lock["ac-fpn-tiny"]["file"] == "ac-fpn.safetensors"
+    alone = tmp_path / "alone" / "weights.safetensors"  # its scores are gone
+    alone.parent.mkdir()
+    shutil.copyfile(unbroken / "weights.safetensors", alone)
+    with pytest.raises(FileNotFoundError, match=r"test\.json"):
+        tiny.install("ac-fpn", alone, tmp_path / "family")
+    assert not (tmp_path / "family").exists()
 
 
 def test_clips_of_different_sizes_make_one_batch() -> None:
     clips = [Feed("synth", least()).clips[0]]
     clips.append(replace(clips[0], frames=clips[0].frames[:, :64], truth=clips[0].truth[:, :64]))
     assert batch_of(clips, least()).images.shape == (10, 3, 32, 32)
+
+
+def test_a_device_without_a_clip_leaves_the_scores_alone() -> None:
+    """Three devices judge two clips: nothing times not a number would spoil the sum of all."""
+    told: list[torch.Tensor] = []
+
+    def all_reduce(sums: torch.Tensor, reduce_op: str) -> torch.Tensor:
+        told.append(sums)
+        return sums
+
+    idle = SimpleNamespace(global_rank=2, world_size=3, device=torch.device("cpu"), all_reduce=all_reduce)
+    clips = Feed("synth", least(clips=2)).clips
+    judged(AcFpnLearner(ACFPN(LEAST), least()).eval(), clips, least(), idle)
+    assert told[0].tolist() == [0, 0, 0, 0]

@@ -94,7 +94,8 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Sha256 of everything above: two runs with one digest and the same data differ in rounding only."""
+        """Sha256 of everything above: two runs with one digest differ in rounding only, if length, data,
+        files to start from and code are the same too."""
         return hashlib.sha256(self.json.encode()).hexdigest()
 
     @property
