@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +65,20 @@ def test_without_weights_it_says_what_to_install(
     monkeypatch.setattr("models.training.calibrate.Weights", lambda folder: nothing)
     assert main([]) == 2
     assert "python -m service weights fetch audioclip" in capsys.readouterr().err
+    for wrong in (["--clips", "0"], ["--size", "8"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(wrong)
+
+
+def test_a_lock_that_cannot_be_written_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tiny_networks(tmp_path).weights
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(weights, "calibrate", full)
+    monkeypatch.setattr("models.training.calibrate.Weights", lambda folder: weights)
+    assert main(["--clips", "1", "--size", "64", "--weights-dir", str(tmp_path)]) == 2
+    assert f"{tmp_path} cannot be written: the disk is full." in capsys.readouterr().err

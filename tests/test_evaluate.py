@@ -354,9 +354,11 @@ def test_seeds_are_held_against_each_other(tmp_path: Path, capsys) -> None:
     assert "The earlier report's data is 'synth at 16 px', and here it is 'synth at 18 px'" in (
         capsys.readouterr().err
     )
-    Path(earlier).write_text("[]")
-    assert main([*ask, "--against", earlier]) == 2
-    assert "is no report of an evaluation" in capsys.readouterr().err
+    headless = {key: told[key] for key in ("protocol", "data", "split")}
+    for broken in ("[]", json.dumps(headless | {"lines": [{"strategy": "full-mask"}]})):
+        Path(earlier).write_text(broken)
+        assert main([*ask, "--against", earlier]) == 2
+        assert "is no report of an evaluation" in capsys.readouterr().err
 
 
 def test_options_of_one_strategy_among_all() -> None:

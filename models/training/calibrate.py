@@ -39,6 +39,7 @@ from models.strategies import STRATEGIES, no_prompt
 from models.strategies.gate import decibels
 from models.strategies.options import GateOptions
 from models.training.benches import synth_bench
+from models.training.evaluate import told, whole
 from models.training.family.sounds import audible, best_f1
 from models.training.judging import window_of
 from models.vocabularies import vocabulary
@@ -183,18 +184,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             clips = options.objects if kind == OBJECT else options.clips
             kept, refused = measured(build(networks), clips, options.size)
             found["audioclip"][kind] = round(chosen(kept, refused), 4)
-            print(f"{kind}, {clips} clips of SynthAVS: share of seconds that pass")  # noqa: T201
-            print(table(found["audioclip"][kind], kept, refused), flush=True)  # noqa: T201
+            print(f"{kind}, {clips} clips of SynthAVS: share of seconds that pass")
+            print(table(found["audioclip"][kind], kept, refused), flush=True)
         for network, part in RECOGNISERS.items():
             if weights.installed(network) and (recogniser := networks.shared(part)).made_for == "synthavs":
                 threshold, f1 = heard(recogniser, options.clips, options.size)
                 found[network][NAME] = round(threshold, 4)
-                print(f"{NAME}, {network}: {threshold:.3f} gives an F1 of {f1:.3f}", flush=True)  # noqa: T201
+                print(f"{NAME}, {network}: {threshold:.3f} gives an F1 of {f1:.3f}", flush=True)
         for network, thresholds in found.items():
             if thresholds and not options.dry_run:
                 weights.calibrate(network, {**weights.calibration(network), **thresholds})
     except EarshotError as problem:
-        print(problem, file=sys.stderr)  # noqa: T201
+        print(problem, file=sys.stderr)
+        return 2
+    except OSError as problem:
+        print(told(problem, options.weights_dir), file=sys.stderr)
         return 2
     return 0
 
@@ -202,9 +206,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     root = argparse.ArgumentParser(prog="python -m models.training.calibrate", description=__doc__)
-    root.add_argument("--clips", type=int, default=60, help="clips of SynthAVS (60)")
-    root.add_argument("--objects", type=int, default=0, help="clips for No-Prompt too: slow, SAM's grid (0)")
-    root.add_argument("--size", type=int, default=96, help="pixels of a side of SynthAVS (96)")
+    root.add_argument("--clips", type=whole(1), default=60, help="clips of SynthAVS (60)")
+    root.add_argument(
+        "--objects", type=whole(0), default=0, help="clips for No-Prompt too: slow, SAM's grid (0)"
+    )
+    root.add_argument("--size", type=whole(16), default=96, help="pixels of a side of SynthAVS (96)")
     root.add_argument("--dry-run", action="store_true", help="print, and write nothing")
     root.add_argument("--weights-dir", type=Path, default=DEFAULT_FOLDER, help="installed weights")
     root.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

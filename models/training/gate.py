@@ -90,11 +90,7 @@ def compared(report: Report, before: Mapping[str, Any]) -> Comparison:
             raise InvalidOption(
                 f"The earlier report's {name} is {before[name]!r}, and here it is {getattr(report, name)!r}."
             )
-    earlier = {
-        (line["strategy"], line["label"], line["preset"], name): Score(**finite(score))
-        for line in before["lines"]
-        for name, score in line["scores"].items()
-    }
+    earlier = scores_of(before)
     met, apart = 0, []
     for line in report.lines:
         for name, score in line.scores.items():
@@ -125,7 +121,20 @@ def read(path: Path) -> dict[str, Any]:
         raise InvalidOption(f"{path} is no report of an evaluation: {cause}.") from cause
     if not isinstance(told, dict) or not {"protocol", "data", "split", "lines"} <= set(told):
         raise InvalidOption(f"{path} is no report of an evaluation: name a report.json.")
+    try:
+        scores_of(told)  # now, not after minutes of judging
+    except (KeyError, TypeError, AttributeError) as cause:
+        raise InvalidOption(f"{path} is no report of an evaluation: its lines have no scores.") from cause
     return told
+
+
+def scores_of(report: Mapping[str, Any]) -> dict[tuple[str, ...], Score]:
+    """Of a report as it was read: by strategy, label, preset and name."""
+    return {
+        (line["strategy"], line["label"], line["preset"], name): Score(**finite(score))
+        for line in report["lines"]
+        for name, score in line["scores"].items()
+    }
 
 
 def finite(score: Mapping[str, float | None]) -> dict[str, float]:
