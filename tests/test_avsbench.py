@@ -406,6 +406,6 @@ def test_a_full_disk_leaves_nothing_half_written(
 
 def test_unknown_subsets_are_refused(written: dict[str, Path]) -> None:
     with pytest.raises(InvalidOption, match="no subset 's5'"):
-        AVSBench(written["s4"], "s5", "train")  # type: ignore[arg-type]
+        AVSBench(written["s4"], "s5", "train")  # type: ignore[arg-type]  # on purpose
     with pytest.raises(InvalidOption, match="does not tell classes apart"):
         AVSBench(written["s4"], "s4", "train", reading=Reading(semantic=True))

@@ -42,7 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(problem, file=sys.stderr)
     except OSError as problem:
         name = problem.filename or getattr(options, "out", None) or getattr(options, "sheet", None)
-        print(f"{name or options.path} cannot be written: {problem.strerror or problem}.", file=sys.stderr)
+        why = problem.strerror or problem
+        print(f"{name or options.path} cannot be read or written: {why}.", file=sys.stderr)
     return 2
 
 

@@ -35,7 +35,7 @@ def hint_loss(answer: Answer, hints: Hints) -> Tensor:
     return loss
 
 
-def first_frame(answer: Answer, truth: Tensor, judged: Tensor) -> Tensor:  # noqa: ARG001
+def first_frame(answer: Answer, truth: Tensor, judged: Tensor) -> Tensor:  # noqa: ARG001  (a `Loss` like the others)
     """S4's."""
     return s4_loss(answer.logits, truth)
 

@@ -94,7 +94,7 @@ class Training:
         self.fabric.barrier()
         return self.finish(learner, progress)
 
-    def loop(self, learner: Learner, module: Any, optimizer: Optimizer, progress: Progress) -> None:  # noqa: ANN401
+    def loop(self, learner: Learner, module: Any, optimizer: Optimizer, progress: Progress) -> None:  # noqa: ANN401  (Fabric's wrapper)
         """Every step that is still to do."""
         log = Log(self.setup.out / "log.csv", progress.step) if self.leads else None
         board = SummaryWriter(str(self.setup.out / "tensorboard"), purge_step=progress.step) if log else None
@@ -129,7 +129,7 @@ class Training:
         """Whether to validate after this step."""
         return step == self.steps or step % (self.recipe.validate_every or self.feed.steps_per_epoch) == 0
 
-    def validated(self, learner: Learner, module: Any, progress: Progress) -> dict[str, float]:  # noqa: ANN401
+    def validated(self, learner: Learner, module: Any, progress: Progress) -> dict[str, float]:  # noqa: ANN401  (Fabric's wrapper)
         """Scores on the validation split; the strictly best weights are kept."""
         module.eval()
         scores = judged(learner, self.validation, self.recipe, self.fabric)
@@ -177,7 +177,7 @@ def fabric_for(setup: Setup) -> Fabric:
         accelerator=setup.device,
         devices=setup.devices,
         strategy=several,
-        precision=setup.precision,  # type: ignore[arg-type]
+        precision=setup.precision,  # type: ignore[arg-type]  # one of PRECISIONS, which are literals to Fabric
     )
     fabric.launch()
     return fabric
@@ -194,9 +194,8 @@ def judged(learner: Learner, clips: Clips, recipe: Recipe, fabric: Fabric) -> di
         logits = learner(batch.images, batch.sound).logits
         published.update(logits[batch.judged], batch.truth[batch.judged])
         positive.update(logits[batch.judged] > 0, batch.truth[batch.judged])
-    here = (
-        published.result() if mine else {"mIoU": 0.0, "F": 0.0}
-    )  # of more devices than clips, some get none
+    # Of more devices than clips some judge nothing, and their "not a number" would spoil the sum.
+    here = published.result() if mine else {"mIoU": 0.0, "F": 0.0}
     sums = [here["mIoU"] * len(mine), here["F"] * len(mine), positive.total, positive.frames]
     everywhere = fabric.all_reduce(torch.tensor(sums, dtype=torch.float64), reduce_op="sum")
     iou, f, total, frames = torch.as_tensor(everywhere).tolist()

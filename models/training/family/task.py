@@ -44,11 +44,11 @@ class Task(Protocol):
         """What is trained: the network, and layers that are thrown away at the end."""
         ...
 
-    def batch(self, step: int) -> Any:  # noqa: ANN401
+    def batch(self, step: int) -> Any:  # noqa: ANN401  (the task's own)
         """What is shown at a step: tensors, or tuples, lists and dicts of them. May run elsewhere."""
         ...
 
-    def losses(self, batch: Any) -> dict[str, Tensor]:  # noqa: ANN401
+    def losses(self, batch: Any) -> dict[str, Tensor]:  # noqa: ANN401  (the task's own)
         """Scalars by name, weighted already: their sum is minimised. The learner is in training mode."""
         ...
 
