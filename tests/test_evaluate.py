@@ -392,7 +392,7 @@ def test_a_folder_of_avsbench(tmp_path: Path, capsys) -> None:
         (["full-mask", "--data", "synth", "--gate"], "The gate needs SynthAVS and the protocol robust."),
         (["ac-fpn", "--data", "synth", "--weights", "/no.safetensors"], "There is no file /no.safetensors."),
         (["ac-fpn", "--data", "synth", "--weights-dir", "/nowhere/at/all"], "ac-fpn"),
-        (["full-mask", "--data", "synth", "--sweep", "thresholds.mask=1"], "has no option 'thresholds.mask'"),
+        (["full-mask", "--data", "synth", "--sweep", "thresholds.mask=1"], "no option 'thresholds.mask'"),
         (["full-mask", "--data", "synth", "--set", "mask"], "'mask' is not KEY=VALUE."),
         (["full-mask", "--data", "synth", "--masks"], "To save masks, name a folder with --out."),
     ],

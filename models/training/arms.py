@@ -92,7 +92,8 @@ def changed(strategy: Strategy, preset: str, choice: Sequence[tuple[str, str]]) 
         for part in path:
             inner = inner.get(part) if isinstance(inner, Mapping) else None
         if not isinstance(inner, dict) or last not in inner:
-            raise InvalidOption(f"{strategy.options.__name__} has no option {key!r}.")
+            known = ", ".join(paths(asdict(strategy.presets[preset])))
+            raise InvalidOption(f"There is no option {key!r}; there are {known or 'none'}.")
         inner[last] = literal(value)
     try:
         return TypeAdapter(strategy.options).validate_python(values)
@@ -100,6 +101,15 @@ def changed(strategy: Strategy, preset: str, choice: Sequence[tuple[str, str]]) 
         first = problem.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidOption(f"The option {where} cannot be {first['input']!r}: {first['msg']}.") from None
+
+
+def paths(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """The keys of nested options: `thresholds.mask`."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from paths(value, f"{above}{key}.")
+        else:
+            yield above + key
 
 
 def literal(text: str) -> object:

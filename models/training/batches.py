@@ -84,8 +84,7 @@ def hints_of(clips: Sequence[Clip], size: int) -> Hints:
     """From clips of SynthAVS, whose class numbers are those of CLASS_NAMES from 1 on."""
     seen, heard, known = [], [], []
     for clip in clips:
-        if clip.instances is None:
-            raise InvalidOption("A recipe with hints trains on SynthAVS alone: choose --data synth.")
+        assert clip.instances is not None, "`open_clips` opens SynthAVS alone for a recipe with hints"
         classes = [CLASS_NAMES.index(thing) + 1 for thing in clip.things]
         pixels = torch.from_numpy(np.array([0, *classes], np.int64)[clip.instances])
         seen.append(F.interpolate(pixels[None].float(), (size, size), mode="nearest-exact")[0].long())
@@ -119,6 +118,8 @@ def open_clips(data: str, recipe: Recipe, split: str, clips: int | None = None) 
     """A split of the data named on the command line: `synth`, or a folder with AVSBench."""
     if data == SYNTH:
         return SynthAVS(split, clips)
+    if recipe.hints:
+        raise InvalidOption(f"{recipe.name} takes hints that SynthAVS alone has: choose --data synth.")
     fraction = recipe.fraction if split == "train" else 1.0
     reading = Reading(rate=inputs_of(recipe).rate)
     return AVSBench(Path(data), recipe.subset, split, fraction=fraction, reading=reading)

@@ -192,7 +192,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--split", default="test")
     root.add_argument("--protocol", choices=PROTOCOLS, default="per-image")
     root.add_argument("--probe", metavar="NAMES", help="e.g. silence,noise,composite")
-    root.add_argument("--clips", type=whole(1), help="only so many")
+    root.add_argument("--clips", type=whole(1), help="only so many; of SynthAVS whole families of three")
     root.add_argument("--seed", type=whole(0), default=0, help="of SynthAVS, of probes and of the intervals")
     root.add_argument("--size", type=whole(16), default=96, help="pixels of a side of SynthAVS")
     root.add_argument("--preset", choices=("best", "paper"), default="best")
