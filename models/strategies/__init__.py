@@ -19,6 +19,7 @@ from models.packed_masks import PackedMask
 from models.strategies.options import (
     AcFpnOptions,
     BoxPromptOptions,
+    DetectionThresholds,
     FullMaskOptions,
     GateOptions,
     HeatmapBoxPromptOptions,
@@ -107,7 +108,14 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             module="models.strategies.box_prompt",
             presets={
                 "best": BoxPromptOptions(),
-                "paper": BoxPromptOptions(top_k=1, nms=None, max_boxes=100, resolution="paper", gate=NO_GATE),
+                "paper": BoxPromptOptions(
+                    top_k=1,
+                    thresholds=DetectionThresholds(box=0.30),
+                    nms=None,
+                    max_boxes=100,
+                    resolution="paper",
+                    gate=NO_GATE,
+                ),
             },
             networks=("clap", "audioclip", "grounding-dino", "sam"),
             audio_rates=(44_100, 48_000),

@@ -201,8 +201,8 @@ class NoPromptOptions:
 class DetectionThresholds:
     """Thresholds of `box-prompt`."""
 
-    box: Fraction = 0.30
-    """A box counts when the detector's probability is above this."""
+    box: Fraction = 0.25
+    """A box counts when the detector's probability is above this; 0.30 as published."""
     audio: Cosine | None = None
     """A name counts when its cosine with the sound reaches this. Null takes the best, however they fit; but
     see `top_k`."""
