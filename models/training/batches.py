@@ -118,11 +118,12 @@ def open_clips(data: str, recipe: Recipe, split: str, clips: int | None = None) 
     """A split of the data named on the command line: `synth`, or a folder with AVSBench."""
     if data == SYNTH:
         return SynthAVS(split, clips)
-    if recipe.hints:
-        raise InvalidOption(f"{recipe.name} takes hints that SynthAVS alone has: choose --data synth.")
     fraction = recipe.fraction if split == "train" else 1.0
     reading = Reading(rate=inputs_of(recipe).rate)
-    return AVSBench(Path(data), recipe.subset, split, fraction=fraction, reading=reading)
+    folder = AVSBench(Path(data), recipe.subset, split, fraction=fraction, reading=reading)
+    if recipe.hints:
+        raise InvalidOption(f"{recipe.name} takes hints that SynthAVS alone has: choose --data synth.")
+    return folder
 
 
 def sounding(data: str, recipe: Recipe, clips: Clips) -> dict[str | None, Clips]:
