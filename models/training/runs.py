@@ -15,7 +15,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -80,34 +81,18 @@ class Run:
                 f"{path} is of another run: it differs in {', '.join(odd)}. A resumed run keeps them all."
             )
 
-    def states(self) -> list[Path]:
-        """Whole states, oldest first."""
-        return sorted(path for path in self.folder.glob("state-*") if path.is_dir())
-
     def save(self, learner: Learner, optimizer: Optimizer, progress: Progress) -> None:
         """A new state, whole or not at all; older ones go."""
-        target = self.folder / f"state-{progress.step:08d}"
-        hidden = self.folder / f".{target.name}"
-        shutil.rmtree(hidden, ignore_errors=True)
-        hidden.mkdir()
-        try:
-            state = packed(optimizer) | hint_state(learner) | random_states()
-            self.write(hidden / "weights.safetensors", learner, progress)
-            write_safetensors(hidden / "optimizer.safetensors", state, {})
-            replace_text(hidden / "progress.json", json.dumps(asdict(progress)) + "\n")
-            older = [path for path in self.states() if path != target]
-            shutil.rmtree(target, ignore_errors=True)
-            hidden.rename(target)
-        finally:
-            shutil.rmtree(hidden, ignore_errors=True)
-        for path in older:
-            shutil.rmtree(path)
+        with new_state(self.folder, progress) as state:
+            tensors = packed(optimizer) | hint_state(learner) | random_states()
+            self.write(state / "weights.safetensors", learner, progress)
+            write_safetensors(state / "optimizer.safetensors", tensors, {})
 
     def restore(self, learner: Learner, optimizer: Optimizer) -> Progress:
         """The newest state into both; a run that was killed before its first starts anew."""
-        if not self.states():
+        if not states(self.folder):
             return Progress()
-        state = self.states()[-1]
+        state = states(self.folder)[-1]
         load_into(learner.network, read_safetensors(state / "weights.safetensors"), str(state))
         tensors = read_safetensors(state / "optimizer.safetensors")
         unpack(optimizer, tensors)
@@ -158,6 +143,30 @@ def network_in(path: Path) -> str:
 def load_trained(path: Path) -> ACFPN | TPAVI:
     """In evaluation mode, from a run's weights or from any AC-FPN checkpoint of the published size."""
     return LOADERS[network_in(path)](path)
+
+
+def states(folder: Path) -> list[Path]:
+    """Whole states of a run, oldest first."""
+    return sorted(path for path in folder.glob("state-*") if path.is_dir())
+
+
+@contextmanager
+def new_state(folder: Path, progress: Progress) -> Iterator[Path]:
+    """A folder to write a state into: it takes its name, and older ones go, when all of it is there."""
+    target = folder / f"state-{progress.step:08d}"
+    hidden = folder / f".{target.name}"
+    shutil.rmtree(hidden, ignore_errors=True)
+    hidden.mkdir()
+    try:
+        yield hidden
+        replace_text(hidden / "progress.json", json.dumps(asdict(progress)) + "\n")
+        older = [path for path in states(folder) if path != target]
+        shutil.rmtree(target, ignore_errors=True)
+        hidden.rename(target)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+    for path in older:
+        shutil.rmtree(path)
 
 
 def packed(optimizer: Optimizer) -> dict[str, Tensor]:

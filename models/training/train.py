@@ -26,7 +26,7 @@ from models.training.learners import Learner, learner_for
 from models.training.metrics import FrameIoU, PerImage
 from models.training.plots import Sample, save_curves, save_samples
 from models.training.recipes import Recipe
-from models.training.runs import Log, Progress, Run
+from models.training.runs import Log, Progress, Run, states
 from models.training.starts import Files
 from models.training.step import factor, optimizer_for, update
 from models.weights import Weights
@@ -146,8 +146,8 @@ class Training:
 
     def obituary(self, progress: Progress, problem: str) -> str:
         """Where and why it ended, and what is left."""
-        states = self.run.states()
-        left = f"The last good state is {states[-1]}" if states else "No state was saved yet"
+        whole = states(self.run.folder)
+        left = f"The last good state is {whole[-1]}" if whole else "No state was saved yet"
         return f"Training stopped at step {progress.step + 1} of {self.steps}. {problem} {left}."
 
     def finish(self, learner: Learner, progress: Progress) -> Path:

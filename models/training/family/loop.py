@@ -32,7 +32,15 @@ from models.checkpoints import load_into, read_safetensors, weights_of, write_sa
 from models.errors import DatasetInvalid, TrainingDiverged
 from models.files import replace_text
 from models.training.family.task import Plan, Task
-from models.training.runs import Progress, packed, random_states, set_random_states, unpack
+from models.training.runs import (
+    Progress,
+    new_state,
+    packed,
+    random_states,
+    set_random_states,
+    states,
+    unpack,
+)
 from models.training.step import gradient_norm
 
 LOGGED_EVERY = 20  # steps
@@ -183,34 +191,18 @@ class Folder:
         except ValueError as cause:
             raise DatasetInvalid(f"{file} is not JSON: {cause}.") from cause
 
-    def states(self) -> list[Path]:
-        """Whole states, oldest first."""
-        return sorted(path for path in self.path.glob("state-*") if path.is_dir())
-
     def save(self, task: Task, optimizer: Optimizer, progress: Progress) -> None:
         """A new state, whole or not at all; older ones go."""
-        target = self.path / f"state-{progress.step:08d}"
-        hidden = self.path / f".{target.name}"
-        shutil.rmtree(hidden, ignore_errors=True)
-        hidden.mkdir()
-        try:
-            write_safetensors(hidden / "learner.safetensors", weights_of(task.learner), {})
-            write_safetensors(hidden / "optimizer.safetensors", packed(optimizer) | random_states(), {})
-            replace_text(hidden / "progress.json", json.dumps(asdict(progress)) + "\n")
-            older = [path for path in self.states() if path != target]
-            shutil.rmtree(target, ignore_errors=True)
-            hidden.rename(target)
-        finally:
-            shutil.rmtree(hidden, ignore_errors=True)
-        for path in older:
-            shutil.rmtree(path)
+        with new_state(self.path, progress) as state:
+            write_safetensors(state / "learner.safetensors", weights_of(task.learner), {})
+            write_safetensors(state / "optimizer.safetensors", packed(optimizer) | random_states(), {})
 
     def restore(self, task: Task, optimizer: Optimizer) -> Progress:
         """The newest state into both; a run that was killed before its first starts anew."""
-        if not self.states():
+        if not states(self.path):
             self.forget(after=0)
             return Progress()
-        state = self.states()[-1]
+        state = states(self.path)[-1]
         load_into(task.learner, read_safetensors(state / "learner.safetensors"), str(state))
         tensors: dict[str, Tensor] = read_safetensors(state / "optimizer.safetensors")
         unpack(optimizer, tensors)
