@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.clips import ClipStore
 from service.reconciler import Sweeper
 from service.records import JobStatus
+from service.steps import PREFIXES
 from service.window_runner import PATIENCE_SECONDS, TIMING
 from tests.cluster import free_port
 from tests.workers import HASTY, Workers, until
@@ -187,10 +188,20 @@ def test_a_worker_counts_what_becomes_of_jobs() -> None:
 # Deaths. Times are shortened tenfold or so; the slow tests below use those we ship.
 
 
+def in_work(workers: Workers, job: str) -> int:
+    """Windows that a worker has begun and not committed."""
+    fields = list(workers.client.hkeys(PREFIXES["WINDOWS"] + job))
+    leased = {field.split(":")[0] for field in fields if field.endswith(":lease")}
+    return len(leased - {field.split(":")[0] for field in fields if field.endswith(":blob")})
+
+
 def test_kill_9_loses_only_what_was_in_work() -> None:
     with Workers(2, worker_threads=1, **HASTY) as workers:
         job = workers.submit("sleep", 96)
         assert until(lambda: workers.record(job).progress.windows_done >= 1, 20)
+        assert until(lambda: in_work(workers, job) == 2, 20), (
+            "one in each worker, so that the killed one has some"
+        )
         committed = {blob.window: blob.key for blob in workers.jobs.blobs(job)}
         workers.processes[0].kill()
         [record] = workers.wait(job, seconds=30)
