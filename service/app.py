@@ -29,7 +29,7 @@ from service.fleet import Fleet
 from service.health import Health
 from service.intake import Intake
 from service.jobs import JobStore
-from service.middleware import RequestScope
+from service.middleware import Packed, RequestScope
 from service.notifier import Notifier
 from service.openapi import describe
 from service.problems import HANDLERS
@@ -67,6 +67,7 @@ def create_app(
     app.include_router(pages.router)
     app.mount("/playground", pages.Files(directory=pages.PLAYGROUND))
     app.mount("/samples", pages.Files(directory=pages.SAMPLES))
+    app.add_middleware(Packed, compresslevel=6)
     app.add_middleware(RequestScope, metrics=metrics)
     app.openapi = partial(describe, app, bool(settings.api_keys))  # type: ignore[method-assign]  # as FastAPI says
     return app

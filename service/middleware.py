@@ -1,4 +1,5 @@
-"""Around every request: an id, a line in the log, the metrics, a problem where an exception got through."""
+"""Around every request: an id, a line in the log, the metrics, a problem where an exception got through. What
+the page loads first is compressed."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from uuid import uuid4
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,6 +19,7 @@ from service.problems import problem_response
 from service.telemetry import Metrics
 
 ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+PACKED = ("/playground/", "/samples/", "/v1/strategies")
 QUIET = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds; only the metrics count them
 CLIENT_GONE = 499  # what proxies write where nobody was left to answer
 
@@ -68,6 +71,17 @@ class RequestScope:
                 status=answer.status,
                 ms=round(seconds * 1000, 1),
             )
+
+
+class Packed(GZipMiddleware):
+    """Compresses the texts that every visit of the page loads. Results are left alone: masks are run lengths
+    or PNG already, and a stream of frames is not to wait for a full block."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(PACKED):
+            await super().__call__(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
 
 class Answer:

@@ -17,7 +17,6 @@ from service.app import create_app
 from service.pages import PLAYGROUND, SAMPLES
 from service.settings import Settings
 
-FIRST_LOAD = 200_000  # bytes, posters and list of samples included
 SOURCES = sorted([*PLAYGROUND.glob("*.js"), *PLAYGROUND.glob("*.html"), *PLAYGROUND.glob("*.css")])
 LISTED = json.loads((SAMPLES / "samples.json").read_text())
 
@@ -67,9 +66,16 @@ def test_programs_and_folders_are_not_served(page: TestClient, path: str) -> Non
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
-def test_the_first_load_is_small() -> None:
-    loaded = [*PLAYGROUND.iterdir(), SAMPLES / "samples.json", *SAMPLES.glob("*.jpg")]
-    assert sum(path.stat().st_size for path in loaded) < FIRST_LOAD
+@pytest.mark.parametrize("path", ["/playground/app.js", "/samples/samples.json"])
+def test_texts_are_packed_for_who_takes_it(page: TestClient, path: str) -> None:
+    plain, packed = (page.get(path, headers={"Accept-Encoding": how}) for how in ("identity", "gzip"))
+    assert packed.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in plain.headers
+    assert packed.text == plain.text
+
+
+def test_clips_are_sent_as_they_are(page: TestClient) -> None:
+    assert "content-encoding" not in page.get("/samples/turns.mp4").headers
 
 
 @pytest.mark.parametrize("sample", LISTED["data"], ids=lambda sample: sample["name"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,23 +20,36 @@ FPS = 25
 CHUNK = 25  # frames drawn at a time: a second, so that a long video needs no more memory than a short one
 
 
-def write_video(path: Path, scene: Scene, track: Track, config: SynthConfig) -> None:
+@dataclass(frozen=True)
+class Coding:
+    """How a file is packed: quickly, unless somebody says otherwise."""
+
+    preset: str = "veryfast"
+    crf: int = 20
+    sound_bits: int = 96_000  # a second
+
+
+QUICK = Coding()
+
+
+def write_video(path: Path, scene: Scene, track: Track, config: SynthConfig, coding: Coding = QUICK) -> None:
     """One track of a scene as a file of `config.seconds` seconds."""
     frames = (
         frame
         for first in range(0, config.seconds * FPS, CHUNK)
         for frame in draw(scene, config, [number / FPS for number in range(first, first + CHUNK)])[0]
     )
-    encode(path, frames, mix(scene, track, config), config.rate)
+    encode(path, frames, mix(scene, track, config), config.rate, coding)
 
 
-def encode(path: Path, frames: Iterable[Pixels], sound: Sound, rate: int) -> None:
+def encode(path: Path, frames: Iterable[Pixels], sound: Sound, rate: int, coding: Coding) -> None:
     """RGB frames uint8 [H, W, 3] of even sizes, and mono sound, as one mp4."""
     with av.open(path, "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        video = container.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "veryfast"})
+        options = {"crf": str(coding.crf), "preset": coding.preset}
+        video = container.add_stream("libx264", rate=FPS, options=options)
         video.pix_fmt, video.thread_count = "yuv420p", 1
         audio = container.add_stream("aac", rate=rate, layout="mono")
-        audio.bit_rate = 96_000
+        audio.bit_rate = coding.sound_bits
         for number, pixels in enumerate(frames):
             if number == 0:
                 video.height, video.width = pixels.shape[:2]

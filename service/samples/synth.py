@@ -24,13 +24,13 @@ from models.datasets.kinds import KINDS
 from models.datasets.mixing import mix, runs
 from models.datasets.scenes import Scene, SynthConfig, Track
 from models.datasets.synthavs import SynthAVS
-from models.datasets.video import write_video
+from models.datasets.video import Coding, write_video
 
 FOLDER = Path(__file__).parent
 # Little noise and nobody out of view: a first look is for eyes and ears, not for hard cases.
 CONFIG = SynthConfig(size=320, snr=(20.0, 30.0), offscreen=0.0)
 POSTER = 96  # pixels
-SOUND_BITS = 48_000
+SMALL = Coding(preset="veryslow", crf=22, sound_bits=48_000)  # one is part of the first load of the page
 SILENCE = "silence.wav"  # what "mute" puts under a clip
 
 
@@ -65,7 +65,7 @@ def main() -> None:
 
 def made(pick: Pick, scene: Scene) -> dict[str, Any]:
     """Writes the files of one scene, and says what they are."""
-    write_video(FOLDER / f"{pick.name}.mp4", scene, scene.tracks[pick.track], CONFIG)
+    write_video(FOLDER / f"{pick.name}.mp4", scene, scene.tracks[pick.track], CONFIG, SMALL)
     frames, _ = draw(scene, CONFIG, [2.0])
     Image.fromarray(frames[0]).resize((POSTER, POSTER), Image.Resampling.LANCZOS).save(
         FOLDER / f"{pick.name}.jpg", quality=82
@@ -100,7 +100,7 @@ def write_sound(path: Path, sound: Sound, rate: int) -> None:
     """Mono sound [samples] in [-1, 1] as AAC."""
     with av.open(path, "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("aac", rate=rate, layout="mono")
-        stream.bit_rate = SOUND_BITS
+        stream.bit_rate = SMALL.sound_bits
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[None]), format="fltp", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
         container.mux(stream.encode(frame))
