@@ -103,7 +103,6 @@ def test_the_first_load_is_small_and_soon_there(cluster, chromium) -> None:
     """Each visit is a first one. Of the times the shortest counts: the cores are shared with other tests."""
     for _ in range(8):
         size, when = first_load(chromium, cluster.url)
-        print(f"{size} bytes, interactive after {when:.0f} ms")
         assert size < FIRST_LOAD
         if when < INTERACTIVE:
             break
@@ -129,7 +128,7 @@ def first_load(chromium, url: str) -> tuple[int, float]:
     sizes: list[int] = []
     wire.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
     page.goto(url)
-    page.wait_for_function("window.interactive")
+    page.wait_for_function("() => window.interactive")
     when = page.evaluate("window.interactive")
     page.wait_for_load_state("networkidle")
     context.close()

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from models.weights import WEIGHTS
+from models.strategies import STRATEGIES
+from models.weights import NETWORKS, WEIGHTS, Weights
 from tests.cluster import Cluster
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,6 +22,9 @@ ADDRESS = "http://127.0.0.1:8000"
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 LINES = [line for language, text in BLOCKS if language == "sh" for line in text.splitlines() if line]
+ROWS = [
+    [cell.strip() for cell in row.split("|")[1:-1]] for row in re.findall(r"^\|.*\|$", README, re.MULTILINE)
+]
 PROGRAMS = [text for language, text in BLOCKS if language == "python"]
 
 
@@ -101,3 +105,36 @@ def test_the_tables_are_what_the_commands_print(name: str, words: list[str]) -> 
     written = re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", README, re.DOTALL)
     assert written is not None
     assert written[1] == run([sys.executable, "-m", "service", *words], ROOT)
+
+
+def cells(header: str) -> dict[str, list[str]]:
+    """The rows of the table of strategies whose last column is called so, by strategy."""
+    first = next(number for number, row in enumerate(ROWS) if row[-1] == header)
+    rows = ROWS[first + 2 :]  # after the line of dashes
+    names = [row[0].strip("`") for row in rows]
+    end = next((number for number, name in enumerate(names) if name not in STRATEGIES), len(names))
+    return {name: row[1:] for name, row in zip(names[:end], rows, strict=False)}
+
+
+def licences(text: str) -> set[str]:
+    return set(re.findall(r"Apache-2\.0|CC0-1\.0|MIT", text))
+
+
+def test_the_weights_of_every_strategy_are_named_with_their_licences() -> None:
+    rows = cells("weights (licence)")
+    assert set(rows) == set(STRATEGIES)
+    for name, (*_, cell) in rows.items():
+        named = re.sub(r" \([^)]*\)", "", cell).lower().replace(" ", "-").split(",-")
+        assert named == ([*STRATEGIES[name].networks] or ["none"])
+        published = [WEIGHTS[weight].licence for network in named for weight in NETWORKS.get(network, ())]
+        assert licences(cell) == licences(" ".join(published))
+
+
+def test_the_scores_are_those_of_the_weights_that_are_named(tmp_path: Path) -> None:
+    shipped = Weights(tmp_path)  # nothing is installed there
+    rows = cells("licence")
+    assert set(rows) == set(STRATEGIES) - {"tpavi"}
+    for name, (*_, weights, licence) in rows.items():
+        used = [shipped.identity(network) for network in STRATEGIES[name].networks]
+        assert re.findall(r"[\w-]+-tiny", weights) == [one.id for one in used]
+        assert licences(licence) == {one.licence for one in used}
