@@ -23,6 +23,7 @@ from transformers.initialization import no_init_weights
 
 from models.checkpoints import load_into, read_safetensors
 from models.embedding_cache import CACHE_BYTES, CacheCounts, EmbeddingCache
+from models.sam_attention import fold
 from models.suppliers import MULTIMASK, PROMPTS_PER_BATCH, Prompt
 from models.weights import Weights
 
@@ -66,11 +67,11 @@ def build(name: str, *, initialise: bool = True) -> SamModel:
     """The network of a weight's name, in evaluation mode: random, or undefined when about to be loaded."""
     config = SamConfig(**CONFIGS[name])
     if initialise:
-        return SamModel(config).eval()
+        return fold(SamModel(config)).eval()
     with no_init_weights():
         network = SamModel(config)
     network.tie_weights()
-    return network.eval()
+    return fold(network).eval()
 
 
 def load(weights: Weights, device: torch.device | str = "cpu") -> Sam:

@@ -99,6 +99,16 @@ class OneByOne:
         ]
 
 
+def full_sam() -> Any:
+    """ViT-B with weights of a trained one's size: as made, at 1e-10, it computes in slow denormal numbers."""
+    network = firm(sam.build("sam-vit-b"))
+    with torch.no_grad():
+        for weight in network.vision_encoder.parameters():
+            if weight.ndim > 1:
+                weight.normal_(std=0.02)
+    return network.to(device())
+
+
 def full_grounding_dino() -> grounding_dino.GroundingDino:
     """Swin-T; it spells, as no vocabulary is here."""
     network = grounding_dino.build("grounding-dino-swin-t").to(device())
@@ -107,7 +117,7 @@ def full_grounding_dino() -> grounding_dino.GroundingDino:
 
 FULL_SIZE: Mapping[str, Callable[[], Any]] = {
     "audioclip": lambda: AudioCLIP().eval().requires_grad_(False).to(device()),
-    "sam": lambda: firm(sam.build("sam-vit-b")).to(device()),
+    "sam": full_sam,
     "grounding-dino": full_grounding_dino,
     "clap": lambda: clap.Clap(clap.build("clap-630k-audioset-best").to(device()), tiny_roberta(77)),
 }
