@@ -357,14 +357,14 @@ class GroundingDino:
 
 
 def fitted(height: int, width: int, resolution: Resolution) -> tuple[int, int]:
-    """The size of a frame once its short side has the wanted length, or its long side the longest allowed."""
+    """The size of a frame once its short side has the wanted length, or its long side the longest allowed.
+    The short side of a sliver, which the original brings to nothing, is a pixel."""
     short, long = min(height, width), max(height, width)
     target = resolution.short
     if long / short * target > resolution.long:
         target = round(resolution.long * short / long)
-    if height < width:
-        return target, int(target * width / height)
-    return int(target * height / width), target
+    other = int(target * long / short) if target else resolution.long
+    return (max(1, target), other) if height < width else (other, max(1, target))
 
 
 def _detections(

@@ -131,9 +131,10 @@ class Sam:
         return F.pad(normal, (0, self.size - width, 0, self.size - height))
 
     def fitted(self, size: tuple[int, ...]) -> tuple[int, int]:
-        """Height and width of a frame once its long side has the network's size."""
+        """Height and width of a frame once its long side has the network's size. The short side of a sliver,
+        which the original brings to nothing, is a pixel."""
         scale = self.size / max(size)
-        return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
+        return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
     @torch.inference_mode()
     def decode(

@@ -132,6 +132,8 @@ def test_boxes_are_in_pixels_of_the_frame(detector: GroundingDino, frames: NDArr
         ((640, 480), (1066, 800)),
         ((800, 800), (800, 800)),
         ((720, 1280), (750, 1333)),
+        ((1, 4096), (1, 1333)),  # which the original cannot look at
+        ((4096, 1), (1333, 1)),
     ],
 )
 def test_frames_are_resized_as_the_original_does(size: tuple[int, int], expected: tuple[int, int]) -> None:

@@ -99,7 +99,7 @@ def test_masks_come_back_at_the_size_of_the_frame(segmenter: Sam, frames: NDArra
     assert [len(each) for each in segmenter.decode(embeddings, size, [])] == [0, 0]
 
 
-@pytest.mark.parametrize("size", [(60, 100), (100, 60), (1, 7), (160, 160), (33, 500)])
+@pytest.mark.parametrize("size", [(60, 100), (100, 60), (1, 7), (160, 160), (33, 500), (1, 1000), (3000, 2)])
 def test_the_frame_fills_the_long_side_and_the_rest_is_zero(segmenter: Sam, size: tuple[int, int]) -> None:
     frame = np.full((*size, 3), 255, np.uint8)
     pixels = segmenter.preprocess(frame)

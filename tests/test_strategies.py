@@ -259,7 +259,7 @@ def test_no_sound_is_an_empty_mask_under_best_and_a_guess_under_paper(networks: 
 
 
 @pytest.mark.parametrize(("name", "preset"), PRESETS)
-@pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 3)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 3), (1, 1000), (3000, 2), (17, 1000)])
 def test_slivers_are_answered(networks: Networks, name: str, preset: str, size: tuple[int, int]) -> None:
     (answer,) = run(networks, name, window(0.5, size=size), STRATEGIES[name].presets[preset])
     assert answer.mask.shape == size
