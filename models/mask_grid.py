@@ -70,8 +70,8 @@ class MaskGrid:
         ]
         with stage("mask_decode"):
             found = [each for patch in self.batcher(self._patches, patches, (size, limits)) for each in patch]
-        boxes = torch.tensor([each.box for each in found], dtype=torch.float32).reshape(-1, 4)
-        scores = torch.tensor([each.quality for each in found])
+        boxes = np.array([each.box for each in found], np.float32).reshape(-1, 4)
+        scores = np.array([each.quality for each in found], np.float32)
         return [found[index] for index in suppressed(boxes, scores, limits.overlap)]
 
     @torch.inference_mode()
@@ -89,7 +89,7 @@ class MaskGrid:
         few = self.at_once(patch.size)
         for start in range(0, len(low), few):
             full = self.sam.upscale(low[start : start + few, None], patch.size)[:, 0]
-            yield from _stable(full, qualities[start : start + few], patch)
+            yield from stable(full, qualities[start : start + few], patch)
 
     def at_once(self, size: Size) -> int:
         """How many masks are brought to full size together."""
@@ -105,9 +105,10 @@ def grid(per_side: int, size: Size) -> NDArray[np.float32]:
     return np.stack([across.ravel(), down.ravel()], axis=1)
 
 
-def _stable(logits: Tensor, qualities: Tensor, patch: Patch) -> Iterator[Candidate]:
+def stable(logits: Tensor, qualities: Tensor, patch: Patch) -> Iterator[Candidate]:
     """Of full-size logits [m, H, W], those whose mask hardly depends on where they are cut."""
     steady = stability(logits) >= patch.limits.stability
+    steady &= (logits > MASK_THRESHOLD).flatten(1).any(1)  # nothing is as steady as nothing
     masks = logits[steady] > MASK_THRESHOLD
     boxes = bounding_boxes(masks).tolist()
     for mask, box, quality in zip(masks, boxes, qualities[steady].tolist(), strict=True):

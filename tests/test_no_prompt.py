@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from models import parts
-from models.mask_grid import Candidate, GridLimits, MaskGrid, bounding_boxes, grid, stability
+from models.mask_grid import Candidate, GridLimits, MaskGrid, Patch, bounding_boxes, grid, stability, stable
 from models.networks import Networks
 from models.overlaps import suppressed
 from models.packed_masks import PackedMask
 from models.strategies import STRATEGIES, FrameMasks
-from models.strategies.gate import SILENT, UNSEEN
+from models.strategies.gate import NO_MASK, SILENT, UNSEEN
 from models.strategies.no_prompt import NO_OBJECT, NoPrompt, build, middle, picture, softmax, stretched
 from models.strategies.options import GateOptions, GridThresholds, NoPromptOptions
 from models.suppliers import Prompt
@@ -73,7 +73,7 @@ def test_candidates_are_what_the_definition_gives(networks: Networks, size: tupl
     full, quality = sam.upscale(low, size).flatten(0, 1), scores.flatten()
     good = (quality > LIMITS.quality) & (stability(full) >= LIMITS.stability)
     masks, quality = full[good] > 0, quality[good]
-    order = suppressed(bounding_boxes(masks).float(), quality, LIMITS.overlap)
+    order = suppressed(bounding_boxes(masks).float().numpy(), quality.numpy(), LIMITS.overlap)
     found: list[Candidate] = mask_grid(embedding[0], size, LIMITS)
     assert len(found) == len(order) > 3
     for candidate, index in zip(found, order, strict=True):
@@ -97,6 +97,15 @@ def test_each_filter_filters(networks: Networks) -> None:
     }
     assert count["all"] == 0
     assert all(0 < count[name] < count["none"] for name in ("quality", "stability", "overlap"))
+
+
+def test_what_has_no_pixel_is_no_object() -> None:
+    """However little steadiness is asked for: nothing, cut high or low, is as steady as can be."""
+    logits = torch.full((3, 4, 6), -0.5)
+    logits[1, 2, 3], logits[2] = 0.5, -5.0
+    patch = Patch(torch.zeros(1), np.zeros((3, 2), np.float32), (4, 6), replace(LIMITS, stability=0.0))
+    found = list(stable(logits, torch.ones(3), patch))
+    assert [each.box for each in found] == [(3, 2, 3, 2)]
 
 
 # --- memory
@@ -256,7 +265,7 @@ def test_what_scores_above_the_threshold_sounds(no_prompt: NoPrompt, score: Any)
 
 
 @pytest.mark.parametrize("preset", ["best", "paper"])
-@pytest.mark.parametrize("size", [(72, 96), (1, 1), (3, 150)])
+@pytest.mark.parametrize("size", [(72, 96), (1, 1), (3, 150), (1, 1000), (3000, 2)])
 def test_presets_and_slivers(no_prompt: NoPrompt, preset: str, size: tuple[int, int]) -> None:
     options = replace(STRATEGIES["no-prompt"].presets[preset], points_per_side=3, thresholds=MANY)
     (answer,) = no_prompt(window(0.5, size=size), options)
@@ -274,6 +283,18 @@ def test_nothing_found_and_nothing_heard(no_prompt: NoPrompt) -> None:
     assert (unseen.reason, unseen.mask.any()) == (UNSEEN, False)
     deaf = replace(OPTIONS, score="cosine", thresholds=replace(MANY, score=1.0))
     assert run(no_prompt, 0.5, options=deaf)[0].reason == UNSEEN
+
+
+def test_an_object_without_a_pixel_of_the_source_is_none(no_prompt: NoPrompt, monkeypatch: Any) -> None:
+    """A line of the published square falls between the pixels of a small frame."""
+    line, whole = np.zeros((224, 224), bool), np.ones((224, 224), bool)
+    line[:, 5] = True
+    options = replace(OPTIONS, score="cosine", thresholds=replace(MANY, score=-1.0))
+    for masks, count, reason in (((line, whole), 1, None), ((line,), 0, NO_MASK)):
+        monkeypatch.setattr(no_prompt, "objects", lambda *_, masks=masks: [*map(candidate, masks)])
+        asked = frames(1, (224, 224))[0], no_prompt.listen(window(0.5), [0], options)[0], torch.zeros(1)
+        answer = no_prompt.frame(*asked, (6, 8), options)
+        assert (len(answer.instances), answer.reason) == (count, reason)
 
 
 def test_published_sound_is_another(no_prompt: NoPrompt) -> None:

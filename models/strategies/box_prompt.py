@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from models import parts
@@ -184,11 +183,11 @@ def kept(found: list[Detection], options: BoxPromptOptions) -> list[Detection]:
     """At most `max_boxes`, the surest; best first where overlaps are suppressed, else in their order."""
     if not found:
         return []
-    scores = torch.tensor([each.score for each in found])
+    scores = np.array([each.score for each in found], np.float32)
     if options.nms is not None:
-        order = suppressed(torch.tensor([each.box for each in found]), scores, options.nms)
+        order = suppressed(np.array([each.box for each in found], np.float32), scores, options.nms)
         return [found[index] for index in order[: options.max_boxes]]
-    surest = scores.argsort(descending=True, stable=True)[: options.max_boxes].tolist()
+    surest = np.argsort(-scores, kind="stable")[: options.max_boxes]
     return [found[index] for index in sorted(surest)]
 
 
@@ -199,18 +198,19 @@ def instances_of(
     scale: tuple[float, float],
     size: tuple[int, int],
 ) -> tuple[Instance, ...]:
-    """What was found, with box and mask in pixels of the source frame; without what has no pixel."""
+    """What was found, with box and mask in pixels of the source frame; without what has no pixel there."""
     asked = {each.question: each for each in names}
+    masks = (enlarged(segment.mask, size) for segment in segments)
     return tuple(
         Instance(
             label=asked[box.label].name,
             score=box.score,
             audio_score=asked[box.label].score,
             bbox=clipped(box, scale, size),
-            mask=PackedMask.of(enlarged(segment.mask, size)),
+            mask=PackedMask.of(mask),
         )
-        for box, segment in zip(boxes, segments, strict=True)
-        if segment.mask.any()
+        for box, mask in zip(boxes, masks, strict=True)
+        if mask.any()
     )
 
 

@@ -23,7 +23,7 @@ from models.recogniser import Recogniser
 from models.segments import AUDIOCLIP_RATE, CLAP_RATE, quantised
 from models.stages import stage
 from models.strategies import FrameMasks, Instance, Segmenter
-from models.strategies.gate import UNSEEN, by_agreement, by_energy, empty, united, unopposed
+from models.strategies.gate import NO_MASK, UNSEEN, by_agreement, by_energy, empty, united, unopposed
 from models.strategies.options import NoPromptOptions
 from models.weights import OBJECT
 
@@ -97,9 +97,10 @@ class NoPrompt:
             return empty(size, verdict)
         threshold = options.thresholds.score
         threshold = THRESHOLDS[options.score] if threshold is None else threshold
-        instances = tuple(instance(each, size) for each in scored if each.score > threshold)
+        sounding = [instance(each, size) for each in scored if each.score > threshold]
+        instances = tuple(each for each in sounding if each.mask.pixels().any())
         masks = (each.mask.pixels() for each in instances)
-        return united(size, masks, instances=instances, otherwise=UNSEEN)
+        return united(size, masks, instances=instances, otherwise=NO_MASK if sounding else UNSEEN)
 
     def objects(
         self, pixels: NDArray[np.uint8], embedding: Tensor, options: NoPromptOptions
