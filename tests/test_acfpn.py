@@ -19,7 +19,8 @@ from models.media import Window
 from models.segments import AUDIOCLIP_RATE
 from models.stages import measured
 from models.strategies import STRATEGIES
-from models.strategies.ac_fpn import SILENT, AcFpn
+from models.strategies.ac_fpn import AcFpn
+from models.strategies.gate import SILENT, UNLIKELY
 from models.strategies.options import AcFpnOptions, MaskThreshold
 from models.training.losses import ms3_loss, s4_loss
 
@@ -188,7 +189,12 @@ def test_every_frame_gets_a_mask_of_its_size(segment: AcFpn, preset: str) -> Non
     options = STRATEGIES["ac-fpn"].presets[preset]
     frames = list(segment(window(0.1, 0.2, 0.3), options))
     assert [frame.mask.shape for frame in frames] == [(120, 200)] * 3
-    assert all(frame.mask.dtype == bool and frame.reason is None for frame in frames)
+    assert all(frame.mask.dtype == bool and frame.mask.any() == (frame.reason is None) for frame in frames)
+
+
+def test_a_frame_without_a_sure_pixel_says_so(segment: AcFpn) -> None:
+    (frame,) = segment(window(0.1), AcFpnOptions(thresholds=MaskThreshold(mask=1.0)))
+    assert (frame.mask.any(), frame.reason) == (False, UNLIKELY)
 
 
 def test_a_silent_second_gives_an_empty_mask_and_says_why(segment: AcFpn) -> None:

@@ -39,6 +39,7 @@ SOUNDLESS = ("no audio track", "silent audio")
 AWKWARD = (*SOUNDLESS, "one frame", "one colour")
 NO_SOUND = "The clip has no sound; it was treated as silent."
 DEAF = {"gate": {"noise": False}}  # untrained networks hear noise in anything
+OPEN = {name: {"gate": {"enabled": False}} for name in LISTENING if name not in ("ac-fpn", "tpavi")}
 Parts = list[tuple[str, tuple[str, bytes]]]
 
 
@@ -69,6 +70,10 @@ def clips(service: Api) -> Mapping[str, str]:
         "silent audio": [media(clip_bytes(2, SIZE, fps=10, audio=Sound(gain=0)))],
         "one frame": pictures(sound, 2),
         "one colour": pictures(sound, 1, 1),
+        "sliver": [
+            ("frames[]", ("0.png", grey_png(np.full((1, 1000), 90, np.uint8)))),
+            ("audio", ("sound.wav", sound)),
+        ],
         "ordinary": [media(clip_bytes(2, SIZE, fps=10))],
     }
     sent = {kind: service.http.post("/v1/uploads", files=files) for kind, files in parts.items()}
@@ -241,6 +246,15 @@ def test_awkward_clips_are_answered(service: Api, clips: Mapping[str, str], name
                 assert is_empty(frame, SILENT)
         warned = kind == "no audio track" and name in LISTENING
         assert response.json()["warnings"] == ([NO_SOUND] if warned else [])
+
+
+@pytest.mark.parametrize(("name", "preset"), EVERY)
+def test_slivers_are_answered(service: Api, clips: Mapping[str, str], name: str, preset: str) -> None:
+    """A pixel by a thousand: scaled to the size of a network, its short side would be none at all."""
+    (frame,) = frames_of(post(service, name, clips["sliver"], preset=preset, **OPEN.get(name, {})))
+    assert frame["mask"]["size"] == [1, 1000]
+    assert read_mask(frame["mask"]).any() == ("reason" not in frame)
+    assert all(read_mask(each["mask"]).any() for each in frame["instances"])
 
 
 def test_what_nobody_finds_is_empty(service: Api, clips: Mapping[str, str]) -> None:

@@ -20,7 +20,7 @@ from models.networks import Networks
 from models.pvt import Pvt, PvtConfig
 from models.sampling import Sampling, Summary, plan
 from models.strategies import STRATEGIES
-from models.strategies.gate import SILENT
+from models.strategies.gate import SILENT, UNLIKELY
 from models.strategies.options import MaskThreshold, TpaviOptions
 from models.strategies.tpavi import Tpavi, build, sounds
 from models.tpavi import TPAVI, BackboneName, TpaviConfig, config_of, load_tpavi, metadata_of, sounding
@@ -321,6 +321,8 @@ def test_silence_is_empty_in_best_and_costs_nothing_where_a_group_is_silent(segm
     hook.remove()
     published = replace(everything, silent_is_empty=False)
     assert all(frame.mask.all() and frame.reason is None for frame in segment(window(0.0), published))
+    nowhere = TpaviOptions(thresholds=MaskThreshold(mask=1.0))
+    assert [frame.reason for frame in segment(window(0.2, 0.0), nowhere)] == [UNLIKELY, SILENT]
 
 
 def test_paper_hears_the_seconds_in_one_piece() -> None:

@@ -24,9 +24,8 @@ from models.networks import Networks
 from models.segments import AUDIOCLIP_RATE
 from models.stages import stage
 from models.strategies import FrameMasks, Segmenter
+from models.strategies.gate import SILENT, UNLIKELY, empty, united
 from models.strategies.options import AcFpnOptions
-
-SILENT = "There is no sound in this second."
 
 
 class Sound(NamedTuple):
@@ -59,9 +58,9 @@ class AcFpn:
             if audible:
                 with stage("mask_decode"):
                     mask = decided(next(logits), window.size, options.thresholds.mask, options.resolution)
-                yield FrameMasks(mask=mask)
+                yield united(window.size, [mask], otherwise=UNLIKELY)
             else:
-                yield FrameMasks(mask=np.zeros(window.size, bool), reason=SILENT)
+                yield empty(window.size, SILENT)
 
     def heard_logits(self, window: Window, heard: list[bool], options: AcFpnOptions) -> list[Tensor]:
         """Logits [size, size] of the frames that `heard` marks, at least one. `image_encode` is everything

@@ -20,6 +20,7 @@ from models.strategies.options import GateOptions
 SILENT = "There is no sound in this second."
 NOISY = "Only silence or noise is heard in this second."
 UNSEEN = "Nothing that can be seen agrees with the sound of this second."
+UNLIKELY = "No place of the frame is likely enough to make the sound of this second."
 NO_MASK = "SAM found no pixels of an object where it was asked."
 LEAST_DECIBELS = -200.0  # of a second of zeros
 

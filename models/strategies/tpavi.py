@@ -25,7 +25,7 @@ from models.networks import Networks
 from models.published_size import SIDE
 from models.stages import stage
 from models.strategies import FrameMasks, Segmenter
-from models.strategies.gate import SILENT, empty
+from models.strategies.gate import SILENT, UNLIKELY, empty, united
 from models.strategies.options import TpaviOptions
 from models.tpavi import CLIP_FRAMES, TPAVI, sounding
 from models.vggish import RATE, Vggish, examples
@@ -57,7 +57,7 @@ class Tpavi:
                 continue
             with stage("mask_decode"):
                 mask = decided(logits[index], window.size, options.thresholds.mask, options.resolution)
-            yield FrameMasks(mask=mask)
+            yield united(window.size, [mask], otherwise=UNLIKELY)
 
     def logits_of(self, window: Window, groups: list[range], options: TpaviOptions) -> dict[int, Tensor]:
         """Logits [SIDE, SIDE] of every frame of these groups."""
