@@ -1,0 +1,83 @@
+"""On a GPU strategies answer as on the CPU, full memory halves batches, training learns. Else skipped."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.batching import Batcher
+from models.datasets.synthavs import SynthAVS
+from models.errors import OutOfDeviceMemory
+from models.media import Window
+from models.networks import Networks
+from models.strategies import STRATEGIES, FrameMasks
+from models.training.judging import window_of
+from models.training.train import Training
+from models.weights import Weights
+from tests.test_training import least, setup, weights
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
+READY = [name for name, strategy in STRATEGIES.items() if strategy.networks and name != "tpavi"]
+AGREEMENT = 0.98  # of all pixels that either lights: cuDNN's convolutions round to TF32
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[Window]:
+    return [window_of(SynthAVS("val")[index], {44_100, 48_000}) for index in range(4)]
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory) -> list[Networks]:
+    """The shipped networks, on the CPU and on the GPU."""
+    shipped = Weights(tmp_path_factory.mktemp("none"))
+    return [Networks(device, shipped) for device in ("cpu", "cuda")]
+
+
+@pytest.mark.parametrize("preset", ["best", "paper"])
+@pytest.mark.parametrize("name", READY)
+def test_masks_are_those_of_the_cpu(
+    families: list[Networks], clips: list[Window], name: str, preset: str
+) -> None:
+    strategy = STRATEGIES[name]
+    build, options = import_module(strategy.module).build, strategy.presets[preset]
+    here, there = (
+        [frame for clip in clips for frame in build(networks)(clip, options)] for networks in families
+    )
+    assert [frame.reason for frame in there] == [frame.reason for frame in here]
+    assert len(there) == sum(len(clip.timestamps) for clip in clips)
+    assert agreement(here, there) >= AGREEMENT
+
+
+def agreement(one: list[FrameMasks], other: list[FrameMasks]) -> float:
+    """The intersection of all masks over their union."""
+    both = sum(np.logical_and(a.mask, b.mask).sum() for a, b in zip(one, other, strict=True))
+    either = sum(np.logical_or(a.mask, b.mask).sum() for a, b in zip(one, other, strict=True))
+    assert either > 0
+    return float(both / either)
+
+
+def test_a_batch_that_the_gpu_cannot_hold_is_halved() -> None:
+    """With real allocations: each item wants a third of the memory that is free."""
+    batcher, third, sizes = Batcher(), torch.cuda.mem_get_info()[0] // 3, []
+
+    def hungry(items: list[int]) -> list[int]:
+        sizes.append(len(items))
+        torch.empty(third * len(items), dtype=torch.uint8, device="cuda")
+        return items
+
+    with batcher.window():
+        assert batcher(hungry, [1, 2, 3, 4]) == [1, 2, 3, 4]
+        assert sizes == [4, 2, 2]
+        with pytest.raises(OutOfDeviceMemory):
+            batcher(hungry, list(range(8)))
+
+
+def test_training_learns_on_the_gpu(tmp_path: Path) -> None:
+    Training(least(), setup(tmp_path / "run", device="cuda", save_every=2))()
+    trained = weights(tmp_path / "run" / "weights.safetensors")
+    assert all(torch.isfinite(value).all() for value in trained.values() if value.is_floating_point())
+    assert (tmp_path / "run" / "curves.png").is_file()
