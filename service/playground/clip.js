@@ -11,6 +11,10 @@ export class Sound {
     this.peaks = null;
   }
 
+  static of(file) {
+    return new Sound(`file-${file.name}-${file.size}`, file.name, { blob: file, fileName: file.name });
+  }
+
   async data() {
     if (!this.blob) this.blob = await fetched(this.url);
     return this.blob;
@@ -30,6 +34,11 @@ export class Clip {
   async data() {
     if (!this.blob) this.blob = await fetched(this.url);
     return this.blob;
+  }
+
+  static of(file, sounds) {
+    const name = file.name.replace(/\.[^.]*$/, "") || "clip";
+    return new Clip({ name, title: file.name, blob: file, fileName: file.name, sounds });
   }
 
   async address() {
@@ -106,7 +115,14 @@ export async function bundled() {
   }));
 }
 
-export const silent = (file) => new Sound("silence", "muted", { url: `/samples/${file}`, fileName: file, truth: {} });
+/** Silence, and a sound of each of two samples, for a clip of the visitor's own. */
+export function borrowed(samples) {
+  const others = samples.slice(0, 2).map((one) => one.sounds.find((sound) => !sound.own && sound.id !== "silence"));
+  const fresh = others.map((one) => new Sound(one.id, one.title, { url: one.url, fileName: one.fileName }));
+  return [silent("silence.wav"), ...fresh];
+}
+
+const silent = (file) => new Sound("silence", "muted", { url: `/samples/${file}`, fileName: file, truth: {} });
 
 function swapped(sound) {
   return new Sound(sound.file, sound.heard, { url: `/samples/${sound.file}`, fileName: sound.file, truth: sound.truth });

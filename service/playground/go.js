@@ -16,12 +16,12 @@ export class Go {
   }
 
   /** The button that was pressed is hidden while it works: the focus goes to the one that takes its place. */
-  draw({ running, usable, first, takes }) {
+  draw({ running, usable, text, takes }) {
     const focused = $("go").contains(document.activeElement);
     this.idle.hidden = running;
     this.busy.hidden = !running;
     this.button.disabled = !usable;
-    this.button.textContent = first;
+    this.button.textContent = text;
     if (running) this.progress(takes);
     if (focused && !$("go").contains(document.activeElement)) (running ? this.busy : this.idle).querySelector("button").focus();
   }

@@ -115,6 +115,12 @@ export class Take extends EventTarget {
   }
 }
 
+/** What tells a take from the other one: its method, and its sound where the sounds differ. */
+export function namesOf(takes) {
+  const one = takes.every((take) => take.sound === takes[0].sound);
+  return takes.map((take) => [take.strategy, one ? "" : take.sound.own ? "its own sound" : take.sound.title]);
+}
+
 function broken(error) {
   console.error(error);
   const title = "The page stumbled";

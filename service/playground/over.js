@@ -1,0 +1,41 @@
+// What lies over the pictures: a problem, a note, or the first button.
+
+import { $, el, icon, redraw } from "./dom.js";
+import { problemCard } from "./problems.js";
+
+const STOPPED = "Stopped. Run it again whenever you like.";
+const WITHOUT_SOUND = "This clip has no sound, so nothing will be lit. Put a sound under it below.";
+
+export class Over {
+  constructor({ run, choose, dismiss }) {
+    Object.assign(this, { run, choose, dismiss });
+    this.place = el("div", { class: "stage-over" });
+    $("stage").append(this.place);
+  }
+
+  draw({ problem, clip, strategy, usable, runs: { first, running, shown } }) {
+    if (problem) this.problem(problem, clip);
+    else if (running && !shown.some((take) => take.frames.length)) this.note("Listening…", "note working");
+    else if (first && first.status === "canceled") this.note(STOPPED);
+    else if (clip && clip.silent && !first) this.note(WITHOUT_SOUND);
+    else if (clip && strategy && !first) this.start(usable);
+    else redraw(this.place, null, () => []);
+  }
+
+  problem(problem, clip) {
+    redraw(this.place, ["problem", problem.code, problem.detail, problem.request_id], () => {
+      const again = clip && (problem.retryable || ["expired", "not_found"].includes(problem.code));
+      return [problemCard(problem, { retry: again ? this.run : null, choose: this.choose, dismiss: this.dismiss })];
+    });
+  }
+
+  note(text, kind = "note") {
+    redraw(this.place, [text], () => [el("p", { class: kind }, text)]);
+  }
+
+  start(usable) {
+    redraw(this.place, ["start", usable], () => [
+      el("button", { type: "button", class: "primary big", onclick: this.run, disabled: !usable }, icon("play"), "Find what sounds"),
+    ]);
+  }
+}
