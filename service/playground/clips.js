@@ -6,13 +6,16 @@ export function clipStrip(clips, chosen, { choose, pick }) {
   const input = el("input", { type: "file", accept: "video/*", class: "unseen", id: "file", tabIndex: -1, "aria-label": "Your clip" });
   input.addEventListener("change", () => input.files[0] && pick(input.files[0]));
   const tiles = clips.map((clip) => el("button", {
-    type: "button", class: "clip", "aria-pressed": String(clip === chosen), onclick: () => choose(clip),
+    type: "button", class: "clip", title: clip.title, "aria-pressed": String(clip === chosen), onclick: () => choose(clip),
   },
   clip.sample ? el("img", { src: clip.sample.poster, alt: "", width: 56, height: 56 }) : el("span", { class: "clip-mark" }, icon("play")),
   el("span", { class: "clip-text" }, el("b", {}, clip.title), el("small", {}, clip.sample ? clip.sample.heard : "your clip"))));
-  const drop = el("button", { type: "button", class: "clip dashed", onclick: () => input.click() },
-    el("span", { class: "clip-mark" }, icon("plus")),
-    el("span", { class: "clip-text" }, el("b", {}, "Your clip"), el("small", {}, "drop a video")));
+  const another = clips.some((clip) => !clip.sample); // one's own has a tile already: room for a plus is enough
+  const drop = el("button", {
+    type: "button", class: `clip dashed ${another ? "small-tile" : ""}`, "aria-label": another ? "Another clip of yours" : undefined, onclick: () => input.click(),
+  },
+  el("span", { class: "clip-mark" }, icon("plus")),
+  another ? null : el("span", { class: "clip-text" }, el("b", {}, "Your clip"), el("small", {}, "drop a video")));
   return [...tiles, drop, input];
 }
 

@@ -4,6 +4,7 @@ import { el, icon } from "./dom.js";
 import { commonNames, defaultsOf, difference, isObject, overlaid, resolved } from "./schema.js";
 
 const FEW = 3; // choices that stand side by side; more become a list
+const SHORT = new Set(["fps", "nms"]); // names that are initials
 let unique = 0;
 
 /** The options of one strategy. `changes()` is what differs from the defaults, and so what is sent. */
@@ -64,8 +65,10 @@ export class Options {
     this.element.replaceChildren(...groups.map(([title, members, first], number) => {
       const body = members.map((name) => this.control(this.strategy.params.properties[name], [name]));
       const badge = el("span", { class: "badge" });
-      return el("details", { open: open[number] ?? false, "data-names": members.join(" ") },
+      const group = el("details", { open: open[number] ?? false, "data-names": members.join(" ") },
         el("summary", {}, title === "Method" ? "Options of the method" : title, badge), el("div", { class: "fields" }, body));
+      group.firstChild.addEventListener("click", () => setTimeout(() => group.open && group.scrollIntoView({ block: "nearest" })));
+      return group;
     }));
     this.count();
   }
@@ -107,7 +110,7 @@ export class Options {
 /** `top_k` as people would write it. */
 function nameOf(name) {
   const words = name.replaceAll("_", " ");
-  return words.length <= 3 ? words.toUpperCase() : words[0].toUpperCase() + words.slice(1);
+  return SHORT.has(name) ? name.toUpperCase() : words[0].toUpperCase() + words.slice(1);
 }
 
 /** Words in backticks, as code. */

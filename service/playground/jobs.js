@@ -5,6 +5,7 @@ import { $, announce, el, icon } from "./dom.js";
 import { saveResult } from "./downloads.js";
 
 const EVERY = 2000;
+const PAGE = 40; // jobs at a time
 
 export class Jobs {
   constructor(api) {
@@ -21,6 +22,7 @@ export class Jobs {
   }
 
   async open() {
+    this.wanted = PAGE;
     this.dialog.showModal();
     await this.refresh();
   }
@@ -28,26 +30,43 @@ export class Jobs {
   async refresh() {
     clearTimeout(this.timer);
     try {
-      const page = await this.api.json("GET", "/v1/jobs?limit=40");
-      this.show(page.data);
+      this.show(...await this.newest(this.wanted));
     } catch (problem) {
       this.body.replaceChildren(el("p", { class: "empty" }, problem.message));
     }
     if (this.dialog.open) this.timer = setTimeout(() => this.refresh(), EVERY);
   }
 
-  show(jobs) {
+  /** The newest jobs, page by page, and whether there are older ones. */
+  async newest(count) {
+    const jobs = [];
+    let cursor = null;
+    do {
+      const page = await this.api.json("GET", `/v1/jobs?limit=${PAGE}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`);
+      jobs.push(...page.data);
+      cursor = page.next_cursor;
+    } while (cursor !== null && jobs.length < count);
+    return [jobs, cursor !== null];
+  }
+
+  show(jobs, older) {
     const waiting = jobs.filter((job) => job.status === "queued").length;
     const running = jobs.filter((job) => job.status === "running").length;
     const focus = document.activeElement && document.activeElement.dataset.act;
     this.body.replaceChildren(
       el("p", { class: "tally" }, el("b", {}, String(running)), " running", el("b", {}, String(waiting)), " waiting",
-        el("b", {}, String(jobs.length - running - waiting)), " finished"),
+        el("b", {}, `${jobs.length - running - waiting}${older ? "+" : ""}`), " finished"),
       jobs.length ? el("ul", { class: "job-list" }, jobs.map((job) => this.row(job)))
         : el("p", { class: "empty" }, "No jobs yet. What you run, here or with curl, appears in this list."),
+      older ? el("button", { type: "button", class: "ghost wide", "data-act": "older", onclick: () => this.more() }, "Show older jobs") : "",
     );
     const again = focus && this.body.querySelector(`[data-act="${CSS.escape(focus)}"]`);
     if (again) again.focus();
+  }
+
+  more() {
+    this.wanted += PAGE;
+    this.refresh();
   }
 
   row(job) {
@@ -68,13 +87,17 @@ export class Jobs {
       acts.unshift(act("Overlay", () => saveResult(this.api, job.id, "mp4", `${job.strategy}-${job.id.slice(0, 8)}.mp4`)));
     }
     return el("li", { class: `job ${job.status}` },
-      el("span", { class: "job-status" }, job.status),
-      el("span", { class: "job-name" }, el("b", {}, job.strategy), el("small", {}, `${job.id.slice(0, 8)} · ${ago(job.created_at)}`)),
-      el("span", { class: "job-frames" }, job.queue_position !== null && job.status === "queued" ? `place ${job.queue_position}` : `${job.progress.frames_done} of ${job.progress.frames_total} frames`),
+      el("span", { class: "job-name" }, el("i", { class: "job-dot" }), el("b", {}, job.strategy), el("span", { class: "job-status" }, job.status)),
+      el("span", { class: "job-facts" }, `${placeOf(job)} · ${ago(job.created_at)}`, el("span", { class: "job-id" }, ` · ${job.id.slice(0, 8)}`)),
       el("span", { class: "job-acts" }, acts),
       job.error ? el("p", { class: "job-error" }, job.error.detail) : null,
       job.status === "running" ? bar : null);
   }
+}
+
+function placeOf(job) {
+  if (job.status === "queued" && job.queue_position !== null) return `place ${job.queue_position} in the queue`;
+  return `${job.progress.frames_done} of ${job.progress.frames_total} frames`;
 }
 
 function ago(moment) {

@@ -2,7 +2,7 @@
 
 import { el, icon } from "./dom.js";
 import { heatOf, layersOf } from "./paint.js";
-import { objectsOf } from "./take.js";
+import { namesOf, objectsOf } from "./take.js";
 
 export class Pane {
   constructor(player, take, number) {
@@ -22,10 +22,10 @@ export class Pane {
     const { take } = this;
     this.caption.hidden = this.player.takes.length < 2;
     if (!take) return;
-    this.caption.firstChild.replaceChildren(el("b", {}, take.strategy), ` ${take.sound.own ? "its own sound" : take.sound.title}`);
-    this.ear.setAttribute("aria-label", `Hear ${take.sound.own ? "its own sound" : take.sound.title}`);
-    const [one, other] = this.player.takes;
-    this.ear.hidden = !other || one.sound === other.sound;
+    const [strategy, sound] = namesOf(this.player.takes)[this.number];
+    this.caption.firstChild.replaceChildren(el("b", {}, strategy), sound && ` ${sound}`);
+    this.ear.setAttribute("aria-label", `Hear ${sound}`);
+    this.ear.hidden = !sound;
   }
 
   listening(number) {

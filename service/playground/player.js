@@ -119,8 +119,11 @@ export class Player extends EventTarget {
   }
 
   draw() {
+    this.film.dataset.shape = this.video.videoWidth > 1.2 * this.video.videoHeight ? "wide" : "tall";
     this.panes.forEach((pane) => pane.draw(this.time));
-    if (this.video.videoWidth) this.glow.getContext("2d").drawImage(this.video, 0, 0, 6, 6);
+    const glow = this.glow.getContext("2d");
+    glow.clearRect(0, 0, 6, 6);
+    if (this.video.videoWidth) glow.drawImage(this.video, 0, 0, 6, 6);
     this.reading.textContent = `${clock(this.time)} / ${clock(this.duration)}`;
     this.dispatchEvent(new Event("moment"));
   }

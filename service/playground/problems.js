@@ -24,7 +24,9 @@ const WHAT_TO_DO = {
   malformed_request: "The file may be empty. Choose another one.",
 };
 
-export function problemCard(problem, { retry, dismiss }) {
+const OF_THE_FILE = new Set(["unsupported_media", "undecodable_media", "malformed_request", "media_too_large", "worker_lost"]);
+
+export function problemCard(problem, { retry, choose, dismiss }) {
   const hint = WHAT_TO_DO[problem.code] || (problem.retryable ? "Try again in a moment." : "Change what is named above, and run again.");
   return el("div", { class: "problem", role: "alert" },
     icon("warn"),
@@ -33,6 +35,7 @@ export function problemCard(problem, { retry, dismiss }) {
     el("p", { class: "hint" }, hint),
     el("div", { class: "row" },
       retry && el("button", { type: "button", class: "primary", onclick: retry }, "Try again"),
+      OF_THE_FILE.has(problem.code) && el("button", { type: "button", class: "primary", onclick: choose }, "Choose another clip"),
       dismiss && el("button", { type: "button", class: "ghost", onclick: dismiss }, "Dismiss")),
     problem.request_id ? el("p", { class: "trace" }, `${problem.code} · request ${problem.request_id}`) : null,
   );

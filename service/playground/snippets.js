@@ -14,10 +14,14 @@ function fieldsOf(params, path = "") {
 
 const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
 
+/** What is fetched from the service first: the files of a sample. */
+const filesOf = ({ clip, sound }) => [clip, sound].filter((one) => one.url)
+  .map((one) => ({ address: window.location.origin + one.url, fileName: one.fileName }));
+
 export function curlOf({ clip, sound, strategy, params, key }) {
   const origin = window.location.origin;
   const files = sound.own ? [`media=@${clip.fileName}`] : [`video=@${clip.fileName}`, `audio=@${sound.fileName}`];
-  const got = [clip, sound].filter((one) => one.url).map((one) => `curl -O ${origin}${one.url}`);
+  const got = filesOf({ clip, sound }).map(({ address }) => `curl -O ${address}`);
   const [first, ...rest] = [
     ...(key ? ['-H "Authorization: Bearer $EARSHOT_KEY"'] : []),
     ...files.map((file) => `-F ${quoted(file)}`),
@@ -30,10 +34,14 @@ export function curlOf({ clip, sound, strategy, params, key }) {
 export function pythonOf({ clip, sound, strategy, params, key }) {
   const given = Object.entries(params).map(([name, value]) => `        ${name}=${literal(value)},`);
   const audio = sound.own ? [] : [`        audio=${literal(sound.fileName)},`];
+  const got = filesOf({ clip, sound }).map(({ address, fileName }) => `urlretrieve(${literal(address)}, ${literal(fileName)})`);
+  const imports = [...(key ? ["import os"] : []), ...(got.length ? ["from urllib.request import urlretrieve"] : [])];
   return [
-    ...(key ? ["import os", ""] : []),
+    ...imports,
+    ...(imports.length ? [""] : []),
     "from service.client import Client",
     "",
+    ...got,
     `with Client(${literal(window.location.origin)}${key ? ', api_key=os.environ["EARSHOT_KEY"]' : ""}) as client:`,
     "    result = client.segment(",
     `        ${literal(clip.fileName)},`,

@@ -1,7 +1,7 @@
 // What sounds when: the waveform, and under it a lane for each label of each take.
 
 import { $, clock, el } from "./dom.js";
-import { objectsOf } from "./take.js";
+import { namesOf, objectsOf } from "./take.js";
 
 export class Timeline {
   constructor(player) {
@@ -66,16 +66,17 @@ export class Timeline {
     this.takes = takes;
     const rows = [];
     const told = [];
-    takes.forEach((take) => {
+    const names = namesOf(takes);
+    takes.forEach((take, number) => {
       const found = spansOf(take);
-      const title = takes.length > 1 ? `${take.strategy}, ${take.sound.own ? "its own sound" : take.sound.title}` : null;
+      const title = takes.length > 1 ? names[number].filter(Boolean).join(", ") : null;
       if (title) rows.push(el("p", { class: "lane-title" }, title));
       for (const [label, spans] of found) {
         rows.push(this.lane(label, spans, label ? "track" : "track silent"));
         const times = spans.map(([from, to, why]) => `${clock(from)} to ${clock(to)}${why ? ` (${why})` : ""}`).join(", ");
         told.push(el("li", {}, `${title ? `${title}: ` : ""}${label || "nothing sounds"}: ${times}`));
       }
-      rows.push(...this.truth(take));
+      if (takes[number + 1]?.sound !== take.sound) rows.push(...this.truth(take)); // once for two methods on one sound
     });
     this.lanes.replaceChildren(...rows);
     this.summary.replaceChildren(...told);

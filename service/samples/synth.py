@@ -49,7 +49,7 @@ PICKS = (
     Pick("turns", "Taking turns", 32, 1, (0, 2)),
     Pick("trio", "One of three", 15, 1, (0, 2)),
     Pick("quartet", "Four in view", 26, 1, (0,)),
-    Pick("garden", "Flower, then star", 37, 1, (2,)),
+    Pick("garden", "Flower to star", 37, 1, (2,)),
 )
 
 

@@ -45,10 +45,9 @@ def empty(page: Page) -> None:
 
 def running(page: Page) -> None:
     page.click("summary:has-text('Sampling and output')")
-    page.fill("[data-path='fps'] input.number", "12")
+    page.fill("[data-path='fps'] input.number", "25")
     page.click(".run")
-    page.wait_for_selector(".progress")
-    page.wait_for_timeout(700)
+    page.wait_for_selector(".progress >> text=/^[1-9]/")
 
 
 def done(page: Page) -> None:
