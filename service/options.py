@@ -35,6 +35,8 @@ DEADLINE_SECONDS = 7 * 24 * 3600.0
 T = TypeVar("T")
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
+# Of Python's words, those of JSON.
+SPOKEN = {"tuple_type": "Input should be a list.", "dataclass_type": "Input should be an object."}
 
 
 def seconds_of(value: Any) -> Any:  # noqa: ANN401 (what is neither text nor a number is for pydantic to refuse)
@@ -326,7 +328,8 @@ def message(kind: str, text: str, known: Sequence[str]) -> str:
             if known
             else "There is no such option."
         )
-    return text.removeprefix("Value error, ").rstrip(".") + "."
+    text = text.removeprefix("Value error, ").replace("Tuple should", "A list should")
+    return SPOKEN.get(kind, text.rstrip(".") + ".")
 
 
 def pointer(location: Iterable[int | str]) -> str:

@@ -27,10 +27,14 @@ from service.errors import NAME_CHARACTERS, Refusal, invalid, too_large
 FILE_PARTS = ("media", "video", "audio", "frames")  # `frames[]` is `frames`
 FIELD_BYTES = 256 * 1024  # all plain fields together
 PART_OVERHEAD = 512  # bytes of headers and boundary that a part may add to the body
+FIELDS = 3000  # of a form: a thousand for each of two lists, and the other options
 PIECE_BYTES = 512 * 1024  # of a body that is hashed and written at once
 TEXT_BYTES = 1000  # a part without a file's name, no longer than this, may be a path whose @ was forgotten
 NO_FORM = (
     "The body is a file, not a form: send the clip as multipart/form-data, with curl `-F media=@clip.mp4`."
+)
+TOO_MANY_FIELDS = (
+    f"The form has too many fields; the limit is {FIELDS}. Send a list as one field, a line for each of it."
 )
 STALL_SECONDS = 30.0  # a client that sends nothing for so long is gone
 SHORT_FORMS = ("application/json", "application/x-www-form-urlencoded")
@@ -142,9 +146,9 @@ def read_short(kind: str, body: bytes) -> Form:
     if kind == "application/json":
         return Form(fields=[("params", text)] if text.strip() else [])
     try:
-        return Form(fields=[*parse_qsl(text, keep_blank_values=True, max_num_fields=1000)])
+        return Form(fields=[*parse_qsl(text, keep_blank_values=True, max_num_fields=FIELDS)])
     except ValueError:
-        raise Refusal("malformed_request", "The form has too many fields; the limit is 1000.") from None
+        raise Refusal("malformed_request", TOO_MANY_FIELDS) from None
 
 
 def decoded(value: bytes, otherwise: str) -> str:
@@ -216,8 +220,8 @@ class Receiver:
         if not self.name:
             raise Refusal("malformed_request", "A part of the multipart body has no name.")
         self.parts += 1
-        if self.parts > self.limits.files + 1000:
-            raise too_large("number of parts", self.limits.files + 1000, self.parts, "parts")
+        if self.parts > self.limits.files + FIELDS:
+            raise too_large("number of parts", self.limits.files + FIELDS, self.parts, "parts")
         if self.name in FILE_PARTS:
             self.file = (self.folder / str(self.parts)).open("wb")
             self.hash = hashlib.sha256()

@@ -201,6 +201,28 @@ def test_every_threshold_is_tried() -> None:
         } <= tried
 
 
+@pytest.mark.parametrize(
+    ("params", "complaint"),
+    [
+        ({"labels": "dog"}, "/labels: Input should be a list."),
+        ({"labels": None}, "/labels: Input should be a list."),
+        ({"thresholds": 3}, "/thresholds: Input should be an object."),
+        ({"labels": ["x"] * (MOST_LABELS + 1)}, "/labels: A list should have at most 1000 items"),
+    ],
+)
+def test_refusals_speak_of_json(service: Api, clips: Mapping[str, str], params: Any, complaint: str) -> None:
+    document = is_problem(post(service, "box-prompt", clips["ordinary"], **params), 422, "invalid_option")
+    assert document["detail"].startswith(complaint)
+
+
+@pytest.mark.parametrize("form", ["fields", "lines"])
+def test_a_thousand_labels_fit_into_a_form(service: Api, clips: Mapping[str, str], form: str) -> None:
+    labels = [f"thing {index}" for index in range(MOST_LABELS)]
+    data: dict[str, Any] = {"upload_id": clips["ordinary"], "gate.noise": "false"}
+    data["labels"] = labels if form == "fields" else "\n".join(labels)
+    frames_of(service.http.post("/v1/segment/box-prompt", data=data))
+
+
 @pytest.mark.parametrize("recogniser", ["clap", "audioclip"])
 def test_a_thousand_labels_are_answered(service: Api, clips: Mapping[str, str], recogniser: str) -> None:
     labels = [f"thing {index}" for index in range(MOST_LABELS)]

@@ -311,6 +311,8 @@ def test_a_name_that_is_not_seen(box_prompt: BoxPrompt) -> None:
     (answer,) = run(box_prompt, 0.5, options=options)
     assert answer.reason == "Nothing in the frame looks like what is heard: dog."
     assert not answer.mask.any()
+    told = replace(options, labels=(), prompt="caption", captions=("A dog barks.",))
+    assert run(box_prompt, 0.5, options=told)[0].reason == answer.reason.replace("dog", "A dog barks")
 
 
 def test_best_of_scores() -> None:

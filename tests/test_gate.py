@@ -90,7 +90,7 @@ def test_candidates() -> None:
     assert BoxPromptOptions().candidates("synthavs")[0] == "striped star"
     assert BoxPromptOptions(labels=("a dog",)).candidates("synthavs") == ("a dog",)
     assert BoxPromptOptions(vocabulary="synthavs", labels=("Wavy Moon",)).candidates() == ("wavy moon",)
-    assert BoxPromptOptions(labels=("a dog", "a cat", "a dog")).candidates() == ("a dog", "a cat")
+    assert BoxPromptOptions(labels=("a Dog", "a cat", "A dog ")).candidates() == ("a Dog", "a cat")
     assert len(BoxPromptOptions(vocabulary="avsbench").candidates()) == 23
     assert BoxPromptOptions(vocabulary="audioset", labels=("speech",)).candidates() == ("Speech",)
     assert BoxPromptOptions(prompt="text", text="the object in the middle").candidates() == ()

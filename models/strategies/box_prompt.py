@@ -226,7 +226,8 @@ def clipped(
 
 def nowhere(names: list[Heard]) -> str:
     """Why a frame is empty in which something is heard."""
-    return f"Nothing in the frame looks like what is heard: {', '.join(each.name for each in names)}."
+    heard = ", ".join(each.name.rstrip(".") for each in names)
+    return f"Nothing in the frame looks like what is heard: {heard}."
 
 
 def build(networks: Networks) -> Segmenter:

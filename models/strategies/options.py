@@ -219,7 +219,8 @@ class BoxPromptOptions:
     Null is `labels`, or where there are none, what the installed recogniser was made for: AudioSet for
     published weights, SynthAVS for the tiny ones."""
     labels: tuple[Label, ...] = Field(default=(), max_length=MOST_LABELS)
-    """The names to choose from, in your own words. With `vocabulary`: those names of it."""
+    """The names to choose from, in your own words. With `vocabulary`: those names of it. Not asked for where
+    `prompt` is `caption` or `text`."""
     top_k: Annotated[int, Field(ge=1, le=MOST_NAMES)] | None = None
     """How many of the best names to look for in each frame. Null is all that reach `thresholds.audio`, or of
     the recogniser's own vocabulary the cosine that it was calibrated to, and at most 10; where neither says
@@ -249,8 +250,8 @@ class BoxPromptOptions:
         return self
 
     def candidates(self, made_for: VocabularyName = "audioset") -> tuple[str, ...]:
-        """What the sound is compared with, each once; nothing if the question does not depend on it.
-        `made_for` is the vocabulary of the recogniser's weights."""
+        """What the sound is compared with, each once, for the detector reads no capitals; nothing if the
+        question does not depend on it. `made_for` is the vocabulary of the recogniser's weights."""
         if self.prompt == "text":
             return ()
         if self.prompt == "caption":
@@ -259,7 +260,10 @@ class BoxPromptOptions:
             names = self.labels or vocabulary(made_for)
         else:
             names = chosen(self.vocabulary, self.labels) or vocabulary(self.vocabulary)
-        return tuple(dict.fromkeys(names))
+        first: dict[str, str] = {}
+        for name in names:
+            first.setdefault(name.casefold(), name)
+        return tuple(first.values())
 
 
 @dataclass(frozen=True, config=CONFIG)
