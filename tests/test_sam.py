@@ -172,6 +172,14 @@ def test_the_cache_keeps_its_bytes_and_forgets_the_oldest() -> None:
     assert cache.counts.bytes == 80
 
 
+def test_what_is_kept_holds_no_more_than_its_bytes() -> None:
+    """A view of a batch would keep the whole batch alive."""
+    cache, frames = EmbeddingCache(limit=1000), np.arange(3, dtype=np.uint8)[:, None, None]
+    cache.of_frames(frames, "w", lambda new: torch.zeros(len(new), 10), per_batch=3)
+    kept = [cache.get(content_key(frame, "w")) for frame in frames]
+    assert [each.untyped_storage().nbytes() for each in kept if each is not None] == [40] * 3
+
+
 def test_the_key_depends_on_pixels_shape_and_weights() -> None:
     pixels = np.zeros((2, 3, 3), np.uint8)
     keys = {
