@@ -23,9 +23,9 @@ from models.suppliers import Prompt
 from tests.bench.timing import growth
 from tests.tiny_networks import frames, tiny_networks, window
 
-MANY = GridThresholds(stability=0.5, overlap=0.95)
+MANY = GridThresholds(stability=0.5, overlap=0.99)
 OPTIONS = NoPromptOptions(points_per_side=6, thresholds=MANY)
-LIMITS = GridLimits(points_per_side=6, stability=0.5, overlap=0.95)
+LIMITS = GridLimits(points_per_side=6, stability=0.5, overlap=0.99)
 
 
 @pytest.fixture(scope="module")

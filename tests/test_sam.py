@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,20 @@ from models.key_rules import RULES
 from models.sam import Sam
 from models.suppliers import Prompt
 from models.weights import Weights
+from tests.tiny_networks import seeing
 
 MANIFESTS = Path(__file__).parent / "data/manifests"
-TOLERANCE = 2e-5  # logits of random weights are of order 1; a batch is summed in another order
+TOLERANCE = 2e-5  # a batch is summed in another order
 
 
 @pytest.fixture(scope="module")
 def network() -> Any:
     torch.manual_seed(0)
-    return sam.build("sam-tiny")
+    network = seeing(sam.build("sam-tiny"))
+    with torch.no_grad():  # as initialised, prompts and images change a logit by less than the tolerance
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return network
 
 
 @pytest.fixture
@@ -63,9 +69,19 @@ def test_prompts_of_all_kinds_and_frames_decode_together_as_alone(
     together, scores = segmenter.decode(embeddings, (60, 100), PROMPTS)
     assert together.shape == (6, 3, 40, 40)
     for index, prompt in enumerate(PROMPTS):
-        alone, score = segmenter.decode(embeddings, (60, 100), [prompt])
+        mine = embeddings[prompt.frame][None]
+        alone, score = segmenter.decode(mine, (60, 100), [replace(prompt, frame=0)])
         torch.testing.assert_close(together[index], alone[0], atol=TOLERANCE, rtol=0)
         torch.testing.assert_close(scores[index], score[0], atol=TOLERANCE, rtol=0)
+
+
+def test_what_is_seen_and_asked_matters(segmenter: Sam, frames: NDArray[np.uint8]) -> None:
+    """With the image or the prompts ignored, the other tests would pass as well."""
+    embeddings = segmenter.embed(frames)
+    asked = [PROMPTS[0], replace(PROMPTS[0], frame=1), PROMPTS[4]]
+    logits, _ = segmenter.decode(embeddings, (60, 100), asked)
+    assert (logits[0] - logits[1]).abs().max() > 100 * TOLERANCE
+    assert (logits[0] - logits[2]).abs().max() > 100 * TOLERANCE
 
 
 def test_a_batch_of_frames_embeds_as_each_alone(network: Any, frames: NDArray[np.uint8]) -> None:

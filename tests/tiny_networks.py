@@ -1,7 +1,8 @@
 """The tiny family with random weights, in a folder and loaded from it, and windows to try strategies on.
 
-Random networks answer, but not as trained ones do: SAM's are made to give firm masks that it thinks well of,
-and Grounding DINO's probabilities to spread, so that the steps behind them have something to do.
+Random networks answer, but not as trained ones do: SAM's are made to see, and to give firm masks that it
+thinks well of, and Grounding DINO's probabilities to spread, so that the steps behind them have something
+to do.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from models.vggish import RATE, Vggish, VggishConfig
 from models.weights import Weights, record
 
 FIRMNESS = 1e5  # what random mask logits, some ten-thousandths, are multiplied by
+SIGHT = 0.02  # of an embedding's own size: another image then moves a fifth of a mask
 OPINION = 0.95  # what SAM thinks of every mask, give or take
 
 
@@ -37,7 +39,7 @@ def tiny_networks(folder: Path, seed: int = 0) -> Networks:
         "ac-fpn": ACFPN(AcFpnConfig.tiny()),
         "tpavi": TPAVI(TpaviConfig.tiny()),
         "vggish": Vggish(VggishConfig.tiny()),
-        "sam": firm(sam.build("sam-tiny")),
+        "sam": firm(seeing(sam.build("sam-tiny"))),
         "grounding-dino": grounding_dino.build("grounding-dino-tiny"),
         "clap": clap.build("clap-tiny"),
     }
@@ -47,6 +49,18 @@ def tiny_networks(folder: Path, seed: int = 0) -> Networks:
         write_safetensors(path, dict(network.state_dict()), told)
         record(folder, f"{name}-tiny", path, source="this test", source_sha256="", licence="Apache-2.0")
     return Networks("cpu", Weights(folder / "none", tiny=folder))
+
+
+def seeing(network: Any) -> Any:
+    """SAM whose embeddings depend on the image: as transformers makes them, at 1e-10, all are nearly zero.
+    Beside the prompt the image must say little, or random masks are speckles over the whole frame."""
+    encoder = network.vision_encoder
+    with torch.no_grad():
+        for weight in encoder.parameters():
+            if weight.ndim > 1:
+                weight.normal_(std=0.02)
+        encoder.neck.layer_norm2.weight.mul_(SIGHT)
+    return network
 
 
 def firm(network: Any) -> Any:
