@@ -57,6 +57,12 @@ class EmbeddingCache:
                 _, oldest = self._entries.popitem(last=False)
                 self._bytes -= oldest.nbytes
 
+    def clear(self) -> None:
+        """Keep nothing of what was put; the counts of hits and misses stay."""
+        with self._lock:
+            self._entries.clear()
+            self._bytes = 0
+
     def of_frames(
         self,
         frames: NDArray[np.uint8],

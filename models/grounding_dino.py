@@ -2,7 +2,8 @@
 
 The paper asks for one caption per category, so a frame with ten categories was ten whole passes. Only fusion,
 encoder and decoder depend on both sides: here the image backbone sees each frame once, the text backbone each
-caption once, and the (frame, caption) pairs share batches. The boxes are those of one caption at a time.
+caption once, and the (frame, caption) pairs share batches. The boxes are those of one caption at a time. What
+a pair answered is remembered, before any threshold: a frame that is asked the same again is not looked at.
 """
 
 from __future__ import annotations
@@ -16,31 +17,27 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from transformers import (
-    BertConfig,
-    BitConfig,
-    GroundingDinoConfig,
-    GroundingDinoForObjectDetection,
-    SwinConfig,
-)
-from transformers.initialization import no_init_weights
+from transformers import GroundingDinoForObjectDetection
 from transformers.models.grounding_dino.modeling_grounding_dino import (
     generate_masks_with_special_tokens_and_transfer_map as phrase_masks,
 )
 
 from models.checkpoints import load_into, read_safetensors
+from models.embedding_cache import CacheCounts, EmbeddingCache, content_key
+from models.grounding_dino_configs import build
 from models.suppliers import BOX_THRESHOLD, Detection, caption
-from models.text_tokens import TINY_WORDPIECES, TextTokens, bert, pad, tiny_bert
+from models.text_tokens import TextTokens, bert, pad, tiny_bert
 from models.weights import Weights
 
 MEAN = (0.485, 0.456, 0.406)  # RGB, of 0..1
 STD = (0.229, 0.224, 0.225)
 PAIRS_PER_BATCH = 4  # (frame, caption) pairs; one at 800 x 1333 needs some 22,000 tokens through the encoder
+CPU_TOKENS = (
+    22_000  # on a CPU such a pair goes alone: four together took 1.1 times as long each, and 3.6 GB more
+)
 IMAGES_PER_BATCH = 8
 CAPTIONS_KEPT = 4096
-# Of each kind of backbone: made and never used. Published checkpoints do not hold it.
-UNUSED_NORM = {"swin": "layernorm", "bit": "norm"}
-STAGES = ("stage2", "stage3", "stage4")  # of the backbone: 8, 16 and 32 pixels a place
+ANSWERS_BYTES = 64 << 20  # the 900 scores and boxes of a pair are 18 kB
 
 
 @dataclass(frozen=True)
@@ -52,61 +49,6 @@ class Resolution:
 
 
 PUBLISHED, TINY = Resolution(800, 1333), Resolution(96, 192)
-
-
-def _swin(width: int, depths: tuple[int, ...], heads: tuple[int, ...], window: int) -> SwinConfig:
-    return SwinConfig(
-        embed_dim=width,
-        depths=list(depths),
-        num_heads=list(heads),
-        window_size=window,
-        out_features=list(STAGES),
-    )
-
-
-def config(name: str) -> GroundingDinoConfig:
-    """The configuration of a weight's name."""
-    if name == "grounding-dino-swin-t":
-        return GroundingDinoConfig(backbone_config=_swin(96, (2, 2, 6, 2), (3, 6, 12, 24), 7))
-    if name == "grounding-dino-swin-b":
-        return GroundingDinoConfig(backbone_config=_swin(128, (2, 2, 18, 2), (4, 8, 16, 32), 12))
-    # From nothing, on a CPU: in a trial of 150 steps the convolutions of BiT told the classes apart twice as
-    # often as those of ConvNeXt at the same cost.
-    eyes = BitConfig(
-        embedding_size=32,
-        hidden_sizes=[64, 96, 128, 192],
-        depths=[1, 2, 2, 1],
-        num_groups=8,
-        out_features=list(STAGES),
-    )
-    # Nothing is dropped out: SynthAVS never shows the same picture twice.
-    text = BertConfig(
-        vocab_size=TINY_WORDPIECES,
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=128,
-        max_position_embeddings=256,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    return GroundingDinoConfig(
-        backbone_config=eyes,
-        text_config=text,
-        d_model=64,
-        num_queries=20,
-        num_feature_levels=3,
-        encoder_layers=1,
-        encoder_ffn_dim=128,
-        encoder_attention_heads=4,
-        encoder_n_points=2,
-        decoder_layers=2,
-        decoder_ffn_dim=128,
-        decoder_attention_heads=4,
-        decoder_n_points=2,
-        dropout=0.0,
-        fusion_droppath=0.0,
-    )
 
 
 @dataclass(frozen=True)
@@ -136,25 +78,6 @@ class Answer:
     boxes: Tensor
 
 
-def build(name: str, *, initialise: bool = True) -> GroundingDinoForObjectDetection:
-    """The network of a weight's name, in evaluation mode: random, or undefined when about to be loaded."""
-    return assemble(config(name), initialise=initialise)
-
-
-def assemble(configuration: GroundingDinoConfig, *, initialise: bool) -> GroundingDinoForObjectDetection:
-    """The network of any configuration."""
-    if initialise:
-        network = GroundingDinoForObjectDetection(configuration)
-    else:
-        with no_init_weights():
-            network = GroundingDinoForObjectDetection(configuration)
-        network.tie_weights()
-    kind = configuration.backbone_config.model_type
-    backbone = getattr(network.model.backbone.conv_encoder.model, kind)
-    setattr(backbone, UNUSED_NORM[kind], torch.nn.Identity())
-    return network.eval()
-
-
 def load(weights: Weights, device: torch.device | str = "cpu") -> GroundingDino:
     """The installed Grounding DINO, checked, on the device."""
     name = weights.resolve("grounding-dino")
@@ -163,8 +86,10 @@ def load(weights: Weights, device: torch.device | str = "cpu") -> GroundingDino:
     load_into(network, read_safetensors(path), path.name)
     limit = network.config.max_text_len
     if name == "grounding-dino-tiny":
-        return GroundingDino(network.to(device), tiny_bert(limit), TINY)
-    return GroundingDino(network.to(device), bert(weights.path("bert-base-uncased"), limit), PUBLISHED)
+        tokens, resolution = tiny_bert(limit), TINY
+    else:
+        tokens, resolution = bert(weights.path("bert-base-uncased"), limit), PUBLISHED
+    return GroundingDino(network.to(device), tokens, resolution, identity=weights.identity(name).sha256)
 
 
 class GroundingDino:
@@ -176,12 +101,15 @@ class GroundingDino:
         tokens: TextTokens,
         resolution: Resolution,
         *,
+        identity: str,
+        cache_bytes: int = ANSWERS_BYTES,
         pairs_per_batch: int = PAIRS_PER_BATCH,
         images_per_batch: int = IMAGES_PER_BATCH,
     ) -> None:
         self.network, self._tokens, self._resolution = network, tokens, resolution
         self._pairs_per_batch, self._images_per_batch = pairs_per_batch, images_per_batch
         self._captions: dict[str, TextFeatures] = {}
+        self._identity, self._answers = identity, EmbeddingCache(cache_bytes)
         self._lock = threading.Lock()
 
     @property
@@ -189,6 +117,17 @@ class GroundingDino:
         """Where the network is."""
         device: torch.device = self.network.device
         return device
+
+    @property
+    def cache_counts(self) -> CacheCounts:
+        """Hits and misses since the start, entries and bytes now, of (frame, caption) pairs."""
+        return self._answers.counts
+
+    def forget(self) -> None:
+        """Everything that was remembered: the network has learned since, or is to be timed."""
+        with self._lock:
+            self._captions = {}
+        self._answers.clear()
 
     @torch.inference_mode()
     def detect(
@@ -198,23 +137,53 @@ class GroundingDino:
 
         Boxes above the threshold come in the order of the network's queries, without suppression of overlaps.
         """
-        found: list[list[Detection]] = [[] for _ in frames]
-        pairs = [(frame, label) for frame, asked in enumerate(labels) for label in asked]
-        texts = self.text([label for _, label in pairs])
-        for start in range(0, len(frames), self._images_per_batch):
-            chunk = range(start, min(start + self._images_per_batch, len(frames)))
-            seen = [frame for frame in chunk if labels[frame]]
-            if not seen:
-                continue
-            image = self.image(frames[seen])
+        contents = [content_key(frame, self._identity) for frame in frames]
+        keys = {
+            (frame, label): contents[frame] + caption(label).encode()
+            for frame, asked in enumerate(labels)
+            for label in asked
+        }
+        remembered = {key: self._answers.get(key) for key in dict.fromkeys(keys.values())}
+        answers = {key: answer for key, answer in remembered.items() if answer is not None}
+        new = {key: pair for pair, key in keys.items() if key not in answers}
+        computed = self._computed(frames, list(new.values()))
+        for key, pair in new.items():
+            answers[key] = computed[pair]
+            self._answers.put(key, computed[pair])
+        return [
+            [
+                detection
+                for label in asked
+                for detection in _detections(answers[keys[frame, label]], label, threshold, frames.shape[1:3])
+            ]
+            for frame, asked in enumerate(labels)
+        ]
+
+    def _computed(
+        self, frames: NDArray[np.uint8], pairs: Sequence[tuple[int, str]]
+    ) -> dict[tuple[int, str], Tensor]:
+        """Pairs of a frame's place and a label -> score and box cxcywh of each query [q, 5]."""
+        texts, answers = self.text([label for _, label in pairs]), dict[tuple[int, str], Tensor]()
+        seen = sorted({frame for frame, _ in pairs})
+        for start in range(0, len(seen), self._images_per_batch):
+            chunk = seen[start : start + self._images_per_batch]
+            image = self.image(frames[chunk])
             mine = [pair for pair in pairs if pair[0] in chunk]
-            for first in range(0, len(mine), self._pairs_per_batch):
-                batch = mine[first : first + self._pairs_per_batch]
-                rows = [seen.index(frame) for frame, _ in batch]
+            at_once = self._pairs_at_once(image)
+            for first in range(0, len(mine), at_once):
+                batch = mine[first : first + at_once]
+                rows = [chunk.index(frame) for frame, _ in batch]
                 scores, boxes = self.pairs(image, rows, [texts[label] for _, label in batch])
-                for (frame, label), score, box in zip(batch, scores, boxes, strict=True):
-                    found[frame] += _detections(score, box, label, threshold, frames.shape[1:3])
-        return found
+                answers |= {
+                    pair: torch.cat((score[:, None], box), 1)  # not a view of the batch: it is kept
+                    for pair, score, box in zip(batch, scores, boxes, strict=True)
+                }
+        return answers
+
+    def _pairs_at_once(self, image: ImageFeatures) -> int:
+        if self.device.type != "cpu":
+            return self._pairs_per_batch
+        return min(self._pairs_per_batch, max(1, CPU_TOKENS // image.source.shape[1]))
 
     def image(self, frames: NDArray[np.uint8]) -> ImageFeatures:
         """Frames of one size [n, H, W, 3] -> the flattened levels the encoder reads: one backbone pass."""
@@ -367,11 +336,9 @@ def fitted(height: int, width: int, resolution: Resolution) -> tuple[int, int]:
     return (max(1, target), other) if height < width else (other, max(1, target))
 
 
-def _detections(
-    scores: Tensor, boxes: Tensor, label: str, threshold: float, size: tuple[int, ...]
-) -> list[Detection]:
-    """The queries above the threshold, their boxes in pixels of the frame."""
-    height, width = size
+def _detections(answer: Tensor, label: str, threshold: float, size: tuple[int, ...]) -> list[Detection]:
+    """The queries [q, 5] above the threshold, their boxes in pixels of the frame."""
+    (height, width), scores, boxes = size, answer[:, 0], answer[:, 1:]
     kept = scores > threshold
     scale = boxes.new_tensor([width, height, width, height])
     centre, extent = (boxes[kept] * scale).chunk(2, dim=-1)

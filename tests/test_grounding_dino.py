@@ -16,6 +16,7 @@ from models import grounding_dino as dino
 from models.checkpoints import check_fit, load_into
 from models.errors import InvalidOption
 from models.grounding_dino import GroundingDino
+from models.grounding_dino_configs import build
 from models.install import install_trained
 from models.key_rules import RULES
 from models.suppliers import Detection, caption
@@ -31,7 +32,7 @@ TOLERANCE = 2e-5  # of probabilities and relative coordinates; batches are summe
 @pytest.fixture(scope="module")
 def network() -> Any:
     torch.manual_seed(0)
-    network = dino.build("grounding-dino-tiny")
+    network = build("grounding-dino-tiny")
     with torch.no_grad():  # as initialised, fusion and the box heads do nothing: let every part matter
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
@@ -40,7 +41,7 @@ def network() -> Any:
 
 @pytest.fixture
 def detector(network: Any) -> GroundingDino:
-    return GroundingDino(network, tiny_bert(256), SMALL)
+    return GroundingDino(network, tiny_bert(256), SMALL, identity="random")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_all_pairs_together_give_the_boxes_of_one_caption_at_a_time(
     for frame, labels in enumerate(asked):
         alone: list[Detection] = []
         for label in labels:
-            fresh = GroundingDino(network, tiny_bert(256), SMALL, pairs_per_batch=1)
+            fresh = GroundingDino(network, tiny_bert(256), SMALL, identity="random", pairs_per_batch=1)
             alone += fresh.detect(frames[frame : frame + 1], [[label]], threshold=0.0)[0]
         assert len(together[frame]) == network.config.num_queries * len(labels)
         close(together[frame], alone)
@@ -105,10 +106,49 @@ def test_the_backbones_run_once_a_frame_and_once_a_caption(
         detector.detect(frames, [LABELS] * 3)
         assert seen == {"images": [3], "captions": [4]}
         detector.detect(frames, [LABELS[::-1], [], ["dog", "cat"]])
-        assert seen == {"images": [3, 2], "captions": [4, 1]}
+        assert seen == {"images": [3, 1], "captions": [4, 1]}, "only the last frame is asked anything new"
+        detector.forget()
+        detector.detect(frames, [["dog"], [], ["dog"]])
+        assert seen == {"images": [3, 1, 2], "captions": [4, 1, 1]}
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def test_a_pair_asked_before_is_answered_for_any_threshold(
+    detector: GroundingDino, frames: NDArray[np.uint8]
+) -> None:
+    first = detector.detect(frames, [["dog"]] * 3, threshold=0.0)
+    middle = float(np.median([each.score for each in first[0]]))
+    computed = detector.cache_counts.misses
+    again = detector.detect(frames[::-1], [["Dog ", "dog"]] * 3, threshold=middle)
+    assert (detector.cache_counts.misses, detector.cache_counts.hits) == (computed, 3), (
+        "the caption is the same"
+    )
+    for old, new in zip(first, again[::-1], strict=True):
+        kept = [(each.box, each.score) for each in old if each.score > middle]
+        assert [(each.box, each.score) for each in new] == kept * 2
+        assert {each.label for each in new} == {"Dog ", "dog"}
+
+
+def test_equal_frames_are_looked_at_once(
+    detector: GroundingDino, frames: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, image = [], detector.image
+    monkeypatch.setattr(detector, "image", lambda some: looked.append(len(some)) or image(some))
+    found = detector.detect(frames[[0, 1, 0]], [["dog"]] * 3, threshold=0.0)
+    assert looked == [2]
+    assert found[0] == found[2] != found[1]
+
+
+def test_on_a_cpu_a_pair_at_full_size_goes_alone(detector: GroundingDino) -> None:
+    """And small ones together: see PAIRS_PER_BATCH."""
+
+    def of(tokens: int) -> dino.ImageFeatures:
+        return dino.ImageFeatures(torch.empty(1, tokens, 1), torch.empty(1, tokens, 1), ())
+
+    assert detector._pairs_at_once(of(20_925)) == 1
+    assert detector._pairs_at_once(of(200)) == dino.PAIRS_PER_BATCH
 
 
 def test_boxes_are_in_pixels_of_the_frame(detector: GroundingDino, frames: NDArray[np.uint8]) -> None:
@@ -175,7 +215,8 @@ def test_saved_weights_load_to_the_same_boxes(
     weights = Weights(tmp_path / "weights", tiny=tmp_path / "tiny")
     path = install_trained(weights, "grounding-dino-tiny", network.state_dict(), source="random")
     assert path.stat().st_size < 7_000_000
-    expected = GroundingDino(network, tiny_bert(256), dino.TINY).detect(frames[:1], [["dog"]], threshold=0.0)
+    alone = GroundingDino(network, tiny_bert(256), dino.TINY, identity="random")
+    expected = alone.detect(frames[:1], [["dog"]], threshold=0.0)
     assert dino.load(weights).detect(frames[:1], [["dog"]], threshold=0.0) == expected
 
 
@@ -186,7 +227,7 @@ def test_the_published_layout_fits_the_network_key_for_key(name: str) -> None:
     state = {key: torch.zeros(1).expand(shape) for key, shape in published.items()}
     state |= {"label_enc.weight": torch.zeros(1), "bert.embeddings.position_ids": torch.zeros(1)}
     with torch.device("meta"):
-        network = dino.build(name)
+        network = build(name)
     check_fit(network, RULES["grounding-dino"].apply(state), name)
 
 
@@ -210,10 +251,10 @@ def test_attention_is_split_into_query_key_and_value_in_order() -> None:
 
 def test_loading_is_strict(network: Any) -> None:
     state = network.state_dict()
-    load_into(dino.build("grounding-dino-tiny"), state, "whole")
+    load_into(build("grounding-dino-tiny"), state, "whole")
     with pytest.raises(Exception, match=r"1 missing \(model\.level_embed\)"):
         load_into(
-            dino.build("grounding-dino-tiny"),
+            build("grounding-dino-tiny"),
             {key: value for key, value in state.items() if key != "model.level_embed"},
             "partial",
         )

@@ -164,6 +164,14 @@ def test_five_frames_are_one_batch_and_a_second_request_none(
     assert counts.bytes == 5 * 64 * 10 * 10 * 4
 
 
+def test_on_a_cpu_an_image_at_full_size_goes_alone(segmenter: Sam) -> None:
+    with torch.device("meta"):
+        published = Sam(sam.build("sam-vit-b", initialise=False), identity="random")
+    published.network.to_empty(device="cpu")
+    assert published._images_at_once() == 1
+    assert segmenter._images_at_once() == sam.IMAGES_PER_BATCH
+
+
 def test_equal_frames_of_one_batch_are_embedded_once(
     segmenter: Sam, network: Any, frames: NDArray[np.uint8]
 ) -> None:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models import clap, grounding_dino, sam
+from models import clap, grounding_dino_configs, sam
 from models.acfpn import ACFPN, AcFpnConfig
 from models.audioclip import AudioCLIP, AudioCLIPConfig
 from models.checkpoints import write_safetensors
@@ -40,7 +40,7 @@ def tiny_networks(folder: Path, seed: int = 0) -> Networks:
         "tpavi": TPAVI(TpaviConfig.tiny()),
         "vggish": Vggish(VggishConfig.tiny()),
         "sam": firm(seeing(sam.build("sam-tiny"))),
-        "grounding-dino": grounding_dino.build("grounding-dino-tiny"),
+        "grounding-dino": grounding_dino_configs.build("grounding-dino-tiny"),
         "clap": clap.build("clap-tiny"),
     }
     for name, network in family.items():

@@ -16,13 +16,14 @@ import torch
 from numpy.typing import NDArray
 from transformers import BertConfig, ClapConfig, ClapModel, SamConfig, SamModel
 
-from models import grounding_dino, sam
+from models import grounding_dino, grounding_dino_configs, sam
 from models.batching import Batcher
 from models.checkpoints import load_into, read_checkpoint
 from models.clap import Clap
 from models.key_rules import RULES
 from models.mask_grid import MaskGrid
 from models.networks import Networks
+from models.sam_attention import fold
 from models.strategies import STRATEGIES
 from models.text_tokens import tiny_bert, tiny_roberta
 from models.weights import Weights
@@ -60,22 +61,24 @@ class Converted(Networks):
 
     def sam(self) -> sam.Sam:
         """A small one."""
-        return sam.Sam(self.filled(SamModel(SamConfig(**questions.SAM)), "sam", "sam"), identity="parity")
+        network = fold(SamModel(SamConfig(**questions.SAM)))
+        return sam.Sam(self.filled(network, "sam", "sam"), identity="parity")
 
     def dino(self) -> grounding_dino.GroundingDino:
         """Swin-T as it is and the rest small."""
         small = questions.DINO
-        configuration = grounding_dino.config("grounding-dino-swin-t")
+        configuration = grounding_dino_configs.config("grounding-dino-swin-t")
         configuration.text_config = BertConfig(**questions.BERT)
         configuration.d_model, configuration.num_queries = small["hidden_dim"], small["num_queries"]
         configuration.encoder_layers, configuration.decoder_layers = small["enc_layers"], small["dec_layers"]
         configuration.encoder_ffn_dim = configuration.decoder_ffn_dim = small["dim_feedforward"]
         configuration.encoder_attention_heads = configuration.decoder_attention_heads = small["nheads"]
-        network = grounding_dino.assemble(configuration, initialise=True)
+        network = grounding_dino_configs.assemble(configuration, initialise=True)
         return grounding_dino.GroundingDino(
             self.filled(network, "grounding-dino", "grounding-dino"),
             tiny_bert(256),
             grounding_dino.Resolution(questions.SHORT, questions.LONG),
+            identity="parity",
         )
 
     def clap(self) -> Clap:
@@ -96,7 +99,7 @@ def largest(ours: Any, theirs: NDArray[Any]) -> float:
 def compare_sam(_: Networks, folder: Path) -> Iterator[Row]:
     """Logits at the size of the frames, for points, boxes and both: the authors' predictor against both
     suppliers."""
-    network, expected = SamModel(SamConfig(**questions.SAM)).eval(), np.load(folder / "sam.npz")
+    network, expected = fold(SamModel(SamConfig(**questions.SAM))).eval(), np.load(folder / "sam.npz")
     load_into(network, RULES["sam"].apply(read_checkpoint(folder / "sam.pth")), "sam.pth")
     segmenter = sam.Sam(network, identity="plain")
     low, scores = segmenter.decode(segmenter.embed(questions.FRAMES), SIZE, questions.PROMPTS)

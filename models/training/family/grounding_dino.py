@@ -22,6 +22,7 @@ from models.datasets.kinds import CLASS_NAMES, CLASSES
 from models.datasets.scenes import SynthConfig
 from models.datasets.synthavs import SPLITS
 from models.grounding_dino import Answer, GroundingDino, ImageFeatures, TextFeatures
+from models.grounding_dino_configs import build
 from models.suppliers import caption
 from models.text_tokens import tiny_bert
 from models.training.family import boxes as geometry
@@ -96,11 +97,11 @@ class GroundingDinoTask:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         torch.manual_seed(plan.seed)
-        network = dino.build(self.name)
+        network = build(self.name)
         start(network.model)
         self._tokens = tiny_bert(network.config.max_text_len)
         self.learner = Learner(network, network.config.d_model)
-        self.detector = GroundingDino(network, self._tokens, dino.TINY)
+        self.detector = GroundingDino(network, self._tokens, dino.TINY, identity="in training")
 
     @property
     def network(self) -> nn.Module:
@@ -181,8 +182,8 @@ class GroundingDinoTask:
     @torch.no_grad()
     def scores(self) -> dict[str, float]:
         """Every class, and as many names that mean none, asked of pictures of the default setting."""
-        fresh = GroundingDino(self.network, self._tokens, dino.TINY)  # which has no captions read long ago
-        return judged(fresh, SEEN, self.plan.seed)
+        self.detector.forget()
+        return judged(self.detector, SEEN, self.plan.seed)
 
 
 def task(steps: int | None = None, seed: int = 0) -> GroundingDinoTask:
