@@ -1,12 +1,14 @@
-"""The shipped AC-FPN passes the gate on a few clips, and fails it as soon as it cannot hear.
+"""The shipped AC-FPN passes the gate on a few clips, and fails it as soon as it cannot hear; and the gate of
+the strategies that need no training does what it is for.
 
 The whole family: `python -m models.training.evaluate all --data synth:test --protocol robust --gate`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from models.media import Window
 from models.networks import Networks
 from models.strategies import STRATEGIES, FrameMasks, Segmenter, ac_fpn
+from models.strategies.options import GateOptions
 from models.training import gate
 from models.training.benches import Bench, synth_bench
 from models.training.evaluate import Asked, evaluate
@@ -23,7 +26,7 @@ from models.training.scores import ROBUST_PROBES, Score
 from models.weights import TINY_FOLDER, Weights
 from tests.mutants import Deaf, FirstNoun, arm
 
-CLIPS = 60
+CLIPS, FEW = 60, 8
 
 pytestmark = pytest.mark.skipif(
     not (TINY_FOLDER / "ac-fpn.safetensors").is_file(), reason="models/tiny/ac-fpn.safetensors is missing"
@@ -74,3 +77,35 @@ def test_the_shipped_network_passes_the_gate(bench: Bench, measured) -> None:
 @pytest.mark.parametrize("mutant", ["deaf", "one sound", "first noun"])
 def test_mutants_of_it_fail(bench: Bench, measured, mutant: str) -> None:
     assert any("deaf" in problem for problem in problems(bench, measured[mutant]))
+
+
+# What needs no training: its least mIoU+ on a few clips, and options that make it quicker.
+FOUND: Mapping[str, tuple[float, Mapping[str, object]]] = {
+    "box-prompt": (0.4, {}),
+    "heatmap-box-prompt": (0.4, {}),
+    "point-prompt": (0.4, {}),
+    "no-prompt": (0.1, {"points_per_side": 8}),
+}
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory) -> Networks:
+    return Networks("cpu", Weights(tmp_path_factory.mktemp("none")), Remembering())
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_silence_noise_and_what_is_off_screen_are_empty_and_true_sounds_are_not(
+    shipped: Networks, name: str
+) -> None:
+    """The same without the gate, and with a name for whatever is heard, shows that it would be noticed."""
+    strategy, (least, quicker) = STRATEGIES[name], FOUND[name]
+    best = replace(strategy.presets["best"], **quicker)
+    always = replace(best, gate=GateOptions(enabled=False), **({"top_k": 1} if name == "box-prompt" else {}))
+    segmenter = import_module(strategy.module).build(shipped)
+    arms = [Arm(name, segmenter, options, strategy.audio_rates) for options in (best, always)]
+    bench = synth_bench("test", FEW)
+    (gated, _), (answering, _) = evaluate(arms, bench, Asked("robust", ROBUST_PROBES), shipped.batcher)
+    assert gated["mIoU+"].value > least
+    assert gated["FPR silence"].value == gated["FPR noise"].value == 0
+    assert gated["FPR offscreen"].value < 0.1
+    assert min(answering["FPR silence"].value, answering["FPR noise"].value) > 0.02
