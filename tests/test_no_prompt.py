@@ -17,7 +17,16 @@ from models.overlaps import suppressed
 from models.packed_masks import PackedMask
 from models.strategies import STRATEGIES, FrameMasks
 from models.strategies.gate import NO_MASK, SILENT, UNSEEN
-from models.strategies.no_prompt import NO_OBJECT, NoPrompt, build, middle, picture, softmax, stretched
+from models.strategies.no_prompt import (
+    NO_OBJECT,
+    SCORES,
+    NoPrompt,
+    build,
+    middle,
+    picture,
+    softmax,
+    stretched,
+)
 from models.strategies.options import GateOptions, GridThresholds, NoPromptOptions
 from models.suppliers import Prompt
 from tests.bench.timing import growth
@@ -216,6 +225,8 @@ def test_score_modes() -> None:
     assert softmax(cosines).sum() == pytest.approx(1)
     assert softmax(cosines).argmax() == 1
     assert (softmax(cosines) > 0.5).sum() == 1
+    assert SCORES["cosine"](cosines).tolist() == cosines.tolist()
+    assert (SCORES["minmax"], SCORES["softmax"]) == (stretched, softmax)
 
 
 def test_scores_stay_with_their_masks_unless_published(no_prompt: NoPrompt) -> None:

@@ -166,6 +166,17 @@ def test_surgery_and_reverse_change_the_heat_map(networks: Networks) -> None:
     np.testing.assert_allclose(maps[0], 1 - maps[1], atol=2e-3)
 
 
+@pytest.mark.parametrize("name", NAMES[:2])
+def test_sound_is_scaled_as_is_asked(networks: Networks, name: str) -> None:
+    clip, best = window(0.5), STRATEGIES[name].presets["best"]
+    maps = [
+        run(networks, name, clip, replace(best, audio_scale=scale))[0].heatmap for scale in ("int16", "paper")
+    ]
+    assert maps[0] is not None
+    assert maps[1] is not None
+    assert np.abs(maps[0] - maps[1]).max() > 1e-3
+
+
 def test_the_mask_is_the_one_sam_likes_best(networks: Networks) -> None:
     clip, options = window(0.5, 0.4), PointPromptOptions(points="global")
     answers = run(networks, "point-prompt", clip, options)
