@@ -23,7 +23,9 @@ from models.strategies import STRATEGIES, FrameMasks
 from models.strategies import gate as gates
 from models.strategies.heatmap_box_prompt import NOTHING_BRIGHT, HeatmapBoxPrompt, boxes, prompts_of
 from models.strategies.options import (
+    DetectionThresholds,
     GateOptions,
+    GridThresholds,
     HeatmapBoxPromptOptions,
     HeatmapThreshold,
     PointPromptOptions,
@@ -36,6 +38,10 @@ from tests.tiny_networks import frames, tiny_networks, window
 
 OTHERS = {"source": "another training", "source_sha256": "", "licence": "Apache-2.0"}
 NAMES = ("point-prompt", "heatmap-box-prompt", "random-sam")
+ASKED: dict[str, Any] = {  # of random networks, which are sure of nothing
+    "box-prompt": {"labels": ("dog",), "thresholds": DetectionThresholds(box=0.5), "max_boxes": 1},
+    "no-prompt": {"points_per_side": 2, "thresholds": GridThresholds(stability=0.5)},
+}
 PRESETS = [(name, preset) for name in NAMES for preset in ("best", "paper")]
 
 
@@ -143,6 +149,20 @@ def test_masks_have_the_size_of_the_source(
     assert answer.mask.shape == size
     assert answer.mask.dtype == bool
     assert answer.mask.any() == (answer.reason is None)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "box-prompt", "no-prompt"])
+def test_masks_are_of_the_source_or_of_the_published_square(networks: Networks, name: str) -> None:
+    """As published, a frame of twice the square is segmented in squares of two by two pixels."""
+    clip = window(0.5, size=(448, 448))
+    mixed = {}
+    for resolution in ("source", "paper"):
+        options = replace(STRATEGIES[name].presets["paper"], resolution=resolution, **ASKED.get(name, {}))
+        (answer,) = run(networks, name, clip, options)
+        squares = answer.mask.reshape(224, 2, 224, 2)
+        mixed[resolution] = bool((squares.any((1, 3)) != squares.all((1, 3))).any())
+        assert answer.mask.any()
+    assert mixed == {"source": True, "paper": False}
 
 
 @pytest.mark.parametrize("name", NAMES[:2])
