@@ -103,6 +103,11 @@ def uniform_moments(summary: Summary, sampling: Sampling, limits: Limits) -> tup
         actual = ceil(wanted) if isfinite(wanted) else wanted
         raise MediaTooLarge("number of sampled frames", limits.frames, actual, "frames")
     count = max(0 if images else 1, ceil(wanted))
+    if not count:
+        raise InvalidOption(
+            f"There is no image from {sampling.start:g} s to {end:g} s: of images there is one each "
+            f"{1 / sampling.fps:g} s."
+        )
     return first, tuple(start + number / sampling.fps for number in range(count))
 
 

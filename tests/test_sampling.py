@@ -69,3 +69,11 @@ def test_a_rate_so_slow_that_images_last_for_ever_is_refused() -> None:
     for fps in (1e-4, 5e-324):
         with pytest.raises(MediaTooLarge, match="duration"):
             plan(IMAGES, Sampling(fps=fps))
+
+
+def test_a_stretch_between_two_images_is_refused() -> None:
+    """Nothing to segment is no job: the service would wait for its end."""
+    assert [window.times for window in plan(IMAGES, Sampling(start=3.5))] == [(4.0,)]
+    for sampling in (Sampling(start=4.5), Sampling(start=0.2, end=0.8)):
+        with pytest.raises(InvalidOption, match=r"There is no image from .* there is one each 1 s\."):
+            plan(IMAGES, sampling)
