@@ -100,6 +100,15 @@ def test_sam_encodes_frames_with_boxes_once(networks: Networks) -> None:
     assert encoded == [2]
 
 
+def test_audioclip_looks_only_where_agreement_is_asked_for(networks: Networks, box_prompt: BoxPrompt) -> None:
+    asked = replace(OPTIONS, gate=replace(QUIET_GATE, agreement=-0.9))
+    with batches(networks["audioclip"].visual.conv1) as seen:
+        run(box_prompt, 0.5, 0.4)
+        assert seen == []
+        run(box_prompt, 0.5, 0.0, 0.4, options=asked)
+    assert seen == [2]
+
+
 # --- what comes out
 
 
