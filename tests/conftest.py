@@ -1,9 +1,9 @@
-"""A real Redis for the tests that need one, and the API in front of it."""
+"""A real Redis for the tests that need one, the API in front of it, and a browser in front of that."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,9 @@ from service.engine import connect
 from service.jobs import JobStore
 from service.redis_server import PrivateRedis
 from service.settings import Settings
+from tests import browser
 from tests.api import Api
+from tests.browser.visit import Visit
 from tests.clips import make_clip
 
 
@@ -92,3 +94,29 @@ def paused(api) -> Iterator[None]:
     api.worker.paused.set()
     yield
     api.worker.paused.clear()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[object]:
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415  # only where a browser is wanted
+
+    with sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=browser.chromium(), args=browser.FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(cluster, chromium) -> Iterator[Callable[..., Visit]]:
+    """Opens the page of the module's cluster, in a fresh profile; at the end its console must be clean."""
+    contexts, visits = [], []
+
+    def opened(width: int = 1280, height: int = 860, **more) -> Visit:
+        contexts.append(chromium.new_context(viewport={"width": width, "height": height}, **more))
+        visits.append(Visit(contexts[-1], cluster.url))
+        return visits[-1]
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert [error for one in visits for error in one.errors] == []

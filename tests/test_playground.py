@@ -1,102 +1,45 @@
-"""The playground in a real browser, against a real service: what a visitor does, and what can go wrong."""
+"""The playground in a real browser, against a real service: what a visitor does."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from service.masks import to_rle
-from service.pages import SAMPLES
 from tests import browser
-from tests.clips import make_clip
+from tests.browser.visit import DONE, Visit
 from tests.cluster import Cluster, until
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = browser.NEEDED
 
-if browser.chromium() is None:
-    pytest.skip("there is no Chromium: `apt-get install chromium`", allow_module_level=True)
-
-PATIENCE = 60_000  # milliseconds; machines that run tests are busy
 FIRST_LOAD = 200_000  # bytes: everything that is sent until the page is still, the first clip too
 INTERACTIVE = 1000  # milliseconds
-DONE = '.stage[data-state="done"]'
+PLAYING = 15  # seconds from Run to masks that play
+ROOT = Path(__file__).resolve().parent.parent
+STARTS = {
+    "Overlay": b"\0\0\0 ftyp",
+    "Contact sheet": b"\x89PNG",
+    "PNG masks": b"PK",
+    "RLE JSON": b"{",
+    "COCO": b"{",
+}
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with Cluster(registry="tests.page_strategies") as cluster:
         yield cluster
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[object]:
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=browser.chromium(), args=browser.FLAGS)
-        yield opened
-        opened.close()
-
-
-class Visit:
-    """A page, and what its console said. `refused` errors are those that Chromium logs for a 4xx of ours."""
-
-    def __init__(self, context, url: str) -> None:
-        self.errors: list[str] = []
-        self.page = context.new_page()
-        self.page.set_default_timeout(PATIENCE)
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", self.heard)
-        self.page.goto(url)
-        self.page.wait_for_selector(".run:enabled")
-
-    def heard(self, message) -> None:
-        if message.type in {"error", "warning"} and not message.text.startswith("Failed to load resource"):
-            self.errors.append(message.text)
-
-    def run(self) -> None:
-        self.page.click(".run")
-        self.page.wait_for_selector(f"{DONE}, .problem")
-        assert self.page.locator(".problem").all_inner_texts() == []
-
-    def problem(self) -> str:
-        return self.page.inner_text(".problem")
-
-    def pick(self, path: Path) -> None:
-        self.page.set_input_files("#file", path)
-
-    def lanes(self) -> list[str]:
-        return self.page.locator(".lane:not(:has(.thin)) .lane-name").all_inner_texts()[1:]
-
-    def bright(self) -> int:
-        """How many pixels of the first canvas are as red as an outline."""
-        return self.page.evaluate("""() => {
-            const canvas = document.querySelector(".pane canvas");
-            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-            return data.filter((level, at) => at % 4 === 0 && level > 240).length;
-        }""")
-
-
-@pytest.fixture
-def visit(cluster: Cluster, chromium) -> Iterator[Callable[..., Visit]]:
-    """Opens the page, in a fresh profile; at the end nothing must have gone wrong in its console."""
-    contexts, visits = [], []
-
-    def opened(width: int = 1280, height: int = 860, **more) -> Visit:
-        contexts.append(chromium.new_context(viewport={"width": width, "height": height}, **more))
-        visits.append(Visit(contexts[-1], cluster.url))
-        return visits[-1]
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert [error for one in visits for error in one.errors] == []
 
 
 def test_the_first_load_is_small_and_soon_there(cluster, chromium) -> None:
@@ -135,27 +78,132 @@ def first_load(chromium, url: str) -> tuple[int, float]:
     return sum(sizes), when
 
 
-def test_from_a_sample_to_masks_and_the_line_that_does_the_same(cluster, visit, tmp_path) -> None:
+def test_from_a_sample_to_masks_that_play(visit) -> None:
     one = visit()
     one.page.click(".clip:has-text('One of three')")
     one.run()
     assert one.lanes() == ["third"]
     assert until(lambda: one.page.evaluate("document.querySelector('video').currentTime") > 0.2, 20)
     assert one.bright() > 100, "the outline is on the picture"
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Iterator[Cluster]:
+    """As `make serve` starts it: the real strategies with the weights in the repository."""
+    with Cluster(registry="models.strategies") as cluster:
+        yield cluster
+
+
+def test_the_shipped_weights_play_their_masks_soon(shipped, chromium) -> None:
+    context = chromium.new_context(viewport={"width": 1280, "height": 860})
+    one = Visit(context, shipped.url)
+    one.page.click(".clip:has-text('Flower to star')")
+    began = time.monotonic()
+    one.run()
+    one.page.wait_for_function("() => document.querySelector('video').currentTime > 0.1")
+    assert time.monotonic() - began < PLAYING
+    assert one.page.is_checked("input[value=ac-fpn]")
+    assert one.bright() > 100
+    assert one.errors == []
+    context.close()
+
+
+def test_the_lines_do_what_is_on_the_screen(cluster, visit, tmp_path) -> None:
+    one = visit()
+    one.page.click("summary:has-text('Options of the method')")
+    one.page.click("[data-path='gate.noise'] [role=switch]")
+    one.page.click(".sound:has-text('Swap') >> nth=0")
+    one.page.wait_for_selector(".verdict strong")
     with one.page.expect_download() as download:
         one.page.click("text=RLE JSON")
-    saved = json.loads(download.value.path().read_text())
-    assert [frame["sounding"] for frame in saved["frames"]] == [True] * 5
+    masks = [frame["mask"] for frame in json.loads(download.value.path().read_text())["frames"]]
     line = one.page.inner_text("#code")
-    assert f"{cluster.url}/v1/segment/lit" in line
+    assert {"video=@turns.mp4", "audio=@turns-b.m4a", "gate.noise=false"} <= set(line.split())
+    one.page.click("#tab-Python")
+    program = one.page.inner_text("#code")
+    told = run([sys.executable, "-c", program], tmp_path / "python", PYTHONPATH=str(ROOT))
+    assert len(told.splitlines()) == len(masks)
+    assert (tmp_path / "python" / "overlay.mp4").read_bytes()[4:8] == b"ftyp"
     if shutil.which("curl"):
-        done = subprocess.run(["sh", "-ec", line], cwd=tmp_path, capture_output=True, text=True, check=True)
-        again = json.loads(done.stdout)
-        assert [frame["mask"] for frame in again["frames"]] == [frame["mask"] for frame in saved["frames"]]
+        again = json.loads(run(["sh", "-ec", line], tmp_path / "curl"))
+        assert [frame["mask"] for frame in again["frames"]] == masks
+
+
+def run(command: list[str], folder: Path, **environment: str) -> str:
+    """What it prints in a new, empty folder."""
+    folder.mkdir()
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_form_can_be_taken_away(visit) -> None:
+    one = visit()
+    one.run()
+    for title, start in STARTS.items():
+        with one.page.expect_download() as download:
+            one.page.click(f".downloads >> text={title}")
+        assert download.value.path().read_bytes()[: len(start)] == start
+
+
+def test_an_option_that_moves_moves_the_masks(visit) -> None:
+    one = visit()
+    one.page.click("summary:has-text('Sampling and output')")
+    one.run()
+    with one.page.expect_response("**/v1/jobs") as sent:
+        one.page.fill("[data-path='fps'] input.number", "2")
+        one.page.keyboard.press("Tab")
+    assert json.loads(sent.value.request.post_data)["fps"] == 2
+    one.page.wait_for_selector(DONE)
+    assert one.page.inner_text(".badge:not(:empty)") == "1 changed"
+
+
+def test_tint_outline_and_spotlight_are_drawn(visit) -> None:
+    one = visit()
+    one.page.click(".clip:has-text('Four in view')")
+    one.run()
+    one.at(0.5)
+    plain, lit = one.bright(), one.bright(64)
+    one.page.click(".views >> text=Outline")
+    assert one.bright() < plain
+    one.page.click(".views >> text=Spotlight")
+    assert one.bright(64) > 2 * lit
+    one.page.fill(".tint input", "1")
+    assert one.bright() > plain
+
+
+def test_a_clip_can_be_dropped_anywhere(visit) -> None:
+    one = visit()
+    clip = one.page.evaluate_handle("""async () => {
+        const moved = new DataTransfer();
+        const blob = await (await fetch("/samples/trio.mp4")).blob();
+        moved.items.add(new File([blob], "mine.mp4", { type: "video/mp4" }));
+        return moved;
+    }""")
+    one.page.dispatch_event("body", "drop", {"dataTransfer": clip})
+    one.page.wait_for_selector(".clip[aria-pressed=true]:has-text('mine.mp4')")
+    one.page.wait_for_selector(".run:enabled")
+    one.run()
+    assert one.lanes() == ["third"]
+    assert "media=@mine.mp4" in one.page.inner_text("#code")
+
+
+def test_jobs_are_watched_stopped_and_deleted(visit) -> None:
+    one = visit()
+    one.page.check("input[value=slow]")
+    one.page.click("summary:has-text('Sampling and output')")
+    one.page.fill("[data-path='fps'] input.number", "10")
+    one.page.click(".run")
+    one.page.wait_for_selector(".progress >> text=of 50 frames")
     one.page.click("#open-jobs")
-    with one.page.expect_download(timeout=60_000) as download:
-        one.page.click(".job.succeeded >> text=Overlay")
-    assert download.value.path().read_bytes()[4:8] == b"ftyp"
+    mine = ".job:has-text('slow') >> nth=0"
+    one.page.click(f"{mine} >> text=Cancel")
+    one.page.click(f"{mine} >> text=Delete")
+    one.page.wait_for_selector(".job:has-text('slow')", state="detached")
+    one.page.keyboard.press("Escape")
+    one.page.wait_for_selector("text=Stopped.")
 
 
 def test_only_what_differs_from_the_defaults_is_sent(visit) -> None:
@@ -223,89 +271,6 @@ def test_two_methods_side_by_side(visit) -> None:
         "lit",
         "full-mask",
     ]
-
-
-@pytest.mark.parametrize(
-    ("content", "title"),
-    [(b"this is no video " * 50, "not supported"), (b"", "cannot be decoded")],
-    ids=["text", "empty"],
-)
-def test_a_file_that_is_no_clip_is_refused_in_words_and_the_page_goes_on(
-    visit, tmp_path, content, title
-) -> None:
-    path = tmp_path / "clip.mp4"
-    path.write_bytes(content)
-    one = visit()
-    one.pick(path)
-    one.page.wait_for_selector(".problem")
-    assert title in one.problem()
-    one.page.click(".problem >> text=Dismiss")
-    one.page.click(".clip:has-text('Taking turns')")
-    one.run()
-    assert one.lanes()
-
-
-def test_a_clip_without_sound_says_so_and_takes_one(visit, tmp_path) -> None:
-    path = tmp_path / "quiet.mp4"
-    make_clip(path, seconds=2, size=(64, 48), fps=10, audio=False)
-    one = visit()
-    one.pick(path)
-    one.page.wait_for_selector("text=This clip has no sound")
-    one.run()
-    assert one.lanes() == ["silent"]
-    one.page.set_input_files(".sounds input[type=file]", SAMPLES / "trio-b.m4a")
-    one.page.wait_for_selector(".verdict strong")
-    assert "trio-b.m4a" in one.page.inner_text("figcaption >> nth=1")
-
-
-def test_a_run_can_be_stopped(cluster, visit) -> None:
-    one = visit()
-    one.page.check("input[value=slow]")
-    one.page.click("summary:has-text('Sampling and output')")
-    one.page.fill("[data-path='fps'] input.number", "20")
-    one.page.click(".run")
-    one.page.wait_for_selector(".progress >> text=of 100 frames")
-    one.page.click(".cancel")
-    one.page.wait_for_selector("text=Stopped.")
-    newest = cluster.http.get("/v1/jobs?limit=1").json()["data"][0]
-    assert (newest["strategy"], newest["status"]) == ("slow", "canceled")
-
-
-def test_a_job_that_was_deleted_meanwhile(cluster, visit) -> None:
-    one = visit()
-    one.run()
-    for job in cluster.http.get("/v1/jobs?limit=100").json()["data"]:
-        cluster.http.delete(f"/v1/jobs/{job['id']}")
-    one.page.click("text=COCO")
-    one.page.wait_for_selector(".problem")
-    assert "no such job" in one.problem()
-    one.page.click(".problem >> text=Try again")
-    one.page.wait_for_selector(DONE)
-
-
-def test_a_missing_method_says_how_it_is_installed(visit) -> None:
-    one = visit()
-    one.page.check("input[value=tpavi]")
-    assert "python -m service weights import" in one.page.inner_text(".strategy:has(:checked)")
-    assert one.page.is_disabled(".run")
-
-
-def test_a_key_is_asked_for_and_used(visit) -> None:
-    one = visit()
-    refusal = {"title": "A valid API key is needed", "detail": "Send your key.", "code": "unauthorized"}
-
-    def guarded(route) -> None:
-        if route.request.headers.get("authorization") == "Bearer secret":
-            route.continue_()
-        else:
-            route.fulfill(status=401, content_type="application/problem+json", body=json.dumps(refusal))
-
-    one.page.route("**/v1/**", guarded)
-    one.page.click(".run")
-    one.page.fill("#key-field", "secret")
-    one.page.click("dialog >> text=Use it")
-    one.run()
-    assert "EARSHOT_KEY" in one.page.inner_text("#code")
 
 
 def test_on_a_phone_nothing_sticks_out(visit) -> None:
@@ -379,19 +344,3 @@ def test_run_lengths_are_read_as_they_were_written(visit) -> None:
         for place in places:
             expected = (expected * 31 + place) % 1_000_003
         assert decoded == [mask.size, len(places), expected]
-
-
-def test_the_service_goes_and_comes_back(cluster, visit) -> None:
-    """Last: it takes the API away from the others."""
-    one = visit()
-    assert cluster.api is not None
-    cluster.api.kill()
-    cluster.api.wait()
-    one.page.click(".run")
-    one.page.wait_for_selector(".problem")
-    assert "does not answer" in one.problem()
-    cluster.start_api()
-    assert until(cluster.ready, 60) is not None
-    one.page.wait_for_selector(".problem", state="detached")
-    one.run()
-    assert one.lanes()

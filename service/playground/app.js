@@ -83,9 +83,12 @@ class Playground {
     await this.chooseClip(this.clips[0]);
   }
 
+  /** The service is there, perhaps again: what it left undone goes on. */
   async answered() {
+    const resumed = this.runs.resume();
     if (this.problem && this.problem.code === "unreachable") this.fail(null);
-    if (!this.clips.length) await this.loadClips();
+    if (resumed) await this.settle();
+    else if (!this.clips.length) await this.loadClips();
   }
 
   get strategy() {

@@ -158,8 +158,7 @@ function number({ id, value, set, full }) {
   box.addEventListener("change", () => take(box.value));
   const head = (text) => el("span", { class: "numbered" }, el("label", { htmlFor: id }, text), box);
   if (!ranged) return [head];
-  const range = el("input", { type: "range", min: low, max: high, step: step === "any" ? 1 : step, value: value ?? low, "aria-labelledby": "", "aria-label": `${id}` });
-  range.removeAttribute("aria-labelledby");
+  const range = el("input", { type: "range", min: low, max: high, step: step === "any" ? 1 : step, value: value ?? low });
   range.addEventListener("input", () => {
     box.value = range.value;
   });

@@ -42,7 +42,7 @@ export function pixelsOf(mask) {
   return target;
 }
 
-/** Pixels set in both, and in either. RLE against RLE needs no pixels; the few PNGs are counted. */
+/** Pixels set in both, and in either. */
 export function overlap(one, other) {
   const first = pixelsOf(one);
   const second = pixelsOf(other);

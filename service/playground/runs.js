@@ -45,6 +45,15 @@ export class Runs extends EventTarget {
     this.drop(1);
   }
 
+  /** Takes up again what the service lost; whether there was anything. */
+  resume() {
+    const lost = this.shown.filter((take) => take.lost);
+    lost.forEach((take) => {
+      take.done = take.resume();
+    });
+    return lost.length > 0;
+  }
+
   /** Whether the first take is this very order, running or done well. */
   holds({ strategy, params }) {
     const { first } = this;

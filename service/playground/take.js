@@ -22,26 +22,45 @@ export class Take extends EventTarget {
     return this.problem !== null || FINAL.has(this.status);
   }
 
-  async run() {
-    const began = performance.now();
-    try {
+  /** Whether the service went away in the middle: its job goes on, and can be taken up again. */
+  get lost() {
+    return this.job !== null && this.problem !== null && this.problem.code === "unreachable";
+  }
+
+  run() {
+    return this.lead(async () => {
       const job = await this.order();
       this.job = job.id;
       this.take(job);
-      for await (const event of this.api.events(job.id, this.stop.signal)) {
-        this.status = event.data.status || this.status;
-        this.total = event.data.frames_total || this.total;
-        if (event.data.frames_done > this.frames.length) await this.fetchFrames();
-        this.changed();
-      }
-      await this.finish();
+      await this.follow();
+    });
+  }
+
+  resume() {
+    this.problem = null;
+    return this.lead(() => this.follow());
+  }
+
+  async lead(doing) {
+    const began = performance.now();
+    try {
+      await doing();
     } catch (problem) {
       if (problem.name === "AbortError") this.status = "canceled";
       else this.problem = problem instanceof Problem ? problem : broken(problem);
     }
-    this.seconds = (performance.now() - began) / 1000;
+    this.seconds += (performance.now() - began) / 1000;
     this.changed();
-    return this;
+  }
+
+  async follow() {
+    for await (const event of this.api.events(this.job, this.stop.signal)) {
+      this.status = event.data.status || this.status;
+      this.total = event.data.frames_total || this.total;
+      if (event.data.frames_done > this.frames.length) await this.fetchFrames();
+      this.changed();
+    }
+    await this.finish();
   }
 
   /** Makes the job. An upload that the service has meanwhile forgotten is sent again, once. */

@@ -6,7 +6,10 @@ Nothing of it reaches a visitor of the page. `python -m tests.browser` installs 
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -27,3 +30,9 @@ FLAGS = [
 def chromium() -> str | None:
     """Where it is, if it is."""
     return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+NEEDED = pytest.mark.skipif(
+    chromium() is None or find_spec("playwright") is None,
+    reason="there is no Chromium, or no Playwright: `apt-get install chromium`, `pip install playwright`",
+)

@@ -12,7 +12,7 @@ import subprocess
 from tests.browser import AXE, AXE_VERSION, chromium
 
 PACKAGES = ("chromium", "fonts-inter")  # the font that the page asks for first, so that pictures look alike
-NO_CHROMIUM = "No Chromium (`apt-get install chromium`): tests/test_playground.py is skipped."
+NO_CHROMIUM = "No Chromium (`apt-get install chromium`): tests/test_playground*.py are skipped."
 NO_AXE = f"No axe-core {AXE_VERSION} from npm: the check of the page's accessibility is skipped."
 
 

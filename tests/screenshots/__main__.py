@@ -16,6 +16,7 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.browser import FLAGS, chromium
+from tests.browser.visit import HOLD
 from tests.cluster import Cluster
 
 FOLDER = Path("build") / "screenshots"
@@ -31,12 +32,7 @@ def run(page: Page) -> None:
 
 def at(page: Page, seconds: float) -> None:
     """Holds the clip at a moment, and waits until that picture is there."""
-    page.evaluate(
-        "seconds => new Promise((resolve) => { const video = document.querySelector('video'); video.pause();"
-        "video.addEventListener('seeked', () => setTimeout(resolve, 200), { once: true });"
-        "video.currentTime = seconds; })",
-        seconds,
-    )
+    page.evaluate(HOLD, seconds)
 
 
 def empty(page: Page) -> None:
