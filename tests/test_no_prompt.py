@@ -21,7 +21,9 @@ from models.strategies.no_prompt import (
     NO_OBJECT,
     SCORES,
     NoPrompt,
+    Scored,
     build,
+    instance,
     middle,
     picture,
     softmax,
@@ -294,6 +296,15 @@ def test_nothing_found_and_nothing_heard(no_prompt: NoPrompt) -> None:
     assert (unseen.reason, unseen.mask.any()) == (UNSEEN, False)
     deaf = replace(OPTIONS, score="cosine", thresholds=replace(MANY, score=1.0))
     assert run(no_prompt, 0.5, options=deaf)[0].reason == UNSEEN
+
+
+def test_an_object_of_the_published_square_is_brought_to_the_source() -> None:
+    mask = np.zeros((224, 224), bool)
+    mask[10:20, 30:40] = True
+    found = instance(Scored(candidate(mask), 0.25, 1.0), (112, 448))
+    assert found.bbox == (60, 5, 80, 10)
+    assert np.argwhere(found.mask.pixels())[[0, -1]].tolist() == [[5, 60], [9, 79]]
+    assert (found.score, found.audio_score) == (0.9, 0.25)
 
 
 def test_an_object_without_a_pixel_of_the_source_is_none(no_prompt: NoPrompt, monkeypatch: Any) -> None:
