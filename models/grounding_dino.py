@@ -9,7 +9,7 @@ a pair answered is remembered, before any threshold: a frame that is asked the s
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from transformers import GroundingDinoForObjectDetection
+from transformers.modeling_outputs import ModelOutput
 from transformers.models.grounding_dino.modeling_grounding_dino import (
     generate_masks_with_special_tokens_and_transfer_map as phrase_masks,
 )
@@ -258,12 +259,8 @@ class GroundingDino:
     ) -> list[Answer]:
         """What every place of the image says, then the queries after each layer of the decoder: the last
         answer counts, the others are for training."""
-        network, model = self.network, self.network.model
+        model = self.network.model
         text, real = pad([each.features for each in texts])
-        sees = torch.eye(text.shape[1], dtype=torch.bool, device=self.device).repeat(len(texts), 1, 1)
-        for row, each in enumerate(texts):
-            length = len(each.positions)
-            sees[row, :length, :length] = each.mask
         shapes = torch.tensor(image.shapes, device=self.device)
         areas = shapes.prod(1)
         source = image.source[rows]
@@ -280,7 +277,7 @@ class GroundingDino:
             vision_position_embedding=image.positions[rows],
             text_features=text,
             text_attention_mask=~real,
-            text_self_attention_masks=~sees,
+            text_self_attention_masks=~sight(texts),
             text_position_ids=pad([each.positions for each in texts])[0],
             return_dict=False,
             **place,
@@ -297,14 +294,16 @@ class GroundingDino:
             return_dict=True,
             **place,
         )
-        # Each layer refines what the one before it proposed; its own refinement is its answer.
-        answers, before = [proposed], reference
-        for layer, (classify, refine) in enumerate(zip(network.class_embed, network.bbox_embed, strict=True)):
+        return [proposed, *self._refined(decoded, reference, text, real)]
+
+    def _refined(self, decoded: ModelOutput, before: Tensor, text: Tensor, real: Tensor) -> Iterator[Answer]:
+        """Each layer refines what the one before it proposed; its own refinement is its answer."""
+        heads = zip(self.network.class_embed, self.network.bbox_embed, strict=True)
+        for layer, (classify, refine) in enumerate(heads):
             hidden = decoded.intermediate_hidden_states[:, layer]
             boxes = (refine(hidden) + torch.special.logit(before, eps=1e-5)).sigmoid()
-            answers.append(Answer(classify(hidden, text, real), boxes))
+            yield Answer(classify(hidden, text, real), boxes)
             before = decoded.intermediate_reference_points[:, layer]
-        return answers
 
     def _proposals(
         self, vision: Tensor, text: Tensor, real: Tensor, padding: Tensor, shapes: Sequence[tuple[int, int]]
@@ -323,6 +322,16 @@ class GroundingDino:
         best = agreement.topk(min(queries, available), dim=1).indices
         best = best[:, torch.arange(queries, device=best.device) % available]
         return proposed.boxes.gather(1, best[..., None].expand(-1, -1, 4)).detach()
+
+
+def sight(texts: Sequence[TextFeatures]) -> Tensor:
+    """Which tokens of each caption see each other, bool [p, longest, longest]; padding sees itself."""
+    longest, device = max(len(each.positions) for each in texts), texts[0].mask.device
+    sees = torch.eye(longest, dtype=torch.bool, device=device).repeat(len(texts), 1, 1)
+    for row, each in zip(sees, texts, strict=True):
+        length = len(each.positions)
+        row[:length, :length] = each.mask
+    return sees
 
 
 def fitted(height: int, width: int, resolution: Resolution) -> tuple[int, int]:

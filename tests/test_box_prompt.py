@@ -209,6 +209,7 @@ def test_an_object_without_a_pixel_of_the_source_is_none() -> None:
     segments = [Segment(mask, 0.9) for mask in (line, whole, np.zeros((224, 224), bool))]
     (found,) = instances_of(names, boxes, segments, (8 / 224, 6 / 224), (6, 8))
     assert found.mask.pixels().all()
+    assert found.bbox == pytest.approx((0, 0, 9 * 8 / 224, 6))
 
 
 # --- boxes
