@@ -212,6 +212,14 @@ def test_an_object_without_a_pixel_of_the_source_is_none() -> None:
     assert found.bbox == pytest.approx((0, 0, 9 * 8 / 224, 6))
 
 
+def test_an_instance_has_the_name_and_the_score_of_its_own_question() -> None:
+    names = [Heard("dog", 0.5, "Look! Object of dog"), Heard("cat", 0.4, "Look! Object of cat")]
+    boxes = [Detection((0.0, 0.0, 4.0, 4.0), 0.9, each.question) for each in (names[1], names[0], names[1])]
+    segments = [Segment(np.ones((6, 8), bool), 0.9)] * 3
+    found = instances_of(names, boxes, segments, (1.0, 1.0), (6, 8))
+    assert [(each.label, each.audio_score) for each in found] == [("cat", 0.4), ("dog", 0.5), ("cat", 0.4)]
+
+
 # --- boxes
 
 

@@ -15,6 +15,7 @@ from models.mask_grid import Candidate, GridLimits, MaskGrid, Patch, bounding_bo
 from models.networks import Networks
 from models.overlaps import suppressed
 from models.packed_masks import PackedMask
+from models.segments import CLAP_RATE, quantised
 from models.strategies import STRATEGIES, FrameMasks
 from models.strategies.gate import NO_MASK, SILENT, UNSEEN
 from models.strategies.no_prompt import (
@@ -177,6 +178,18 @@ def test_kept_masks_are_small(networks: Networks) -> None:
     assert max(len(each.mask.bits) for each in found) < 1024 * 1024 // 8 // 4
 
 
+def test_the_best_objects_are_compared_and_no_more_than_so_many(
+    no_prompt: NoPrompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = GridThresholds(quality=0, stability=0, overlap=1, score=-1.0)
+    options = replace(OPTIONS, score="cosine", thresholds=everything, points_per_side=2)
+    (whole,) = run(no_prompt, 0.5, options=options)
+    monkeypatch.setattr("models.strategies.no_prompt.MOST_OBJECTS", 3)
+    (some,) = run(no_prompt, 0.5, options=options)
+    assert len(whole.instances) == 12
+    assert [each.score for each in some.instances] == [each.score for each in whole.instances[:3]]
+
+
 # --- crops
 
 
@@ -325,4 +338,7 @@ def test_published_sound_is_another(no_prompt: NoPrompt) -> None:
         no_prompt.listen(clip, [0], replace(OPTIONS, sound=kind))[0] for kind in ("trained", "paper")
     )
     assert not torch.allclose(ours, theirs, atol=1e-3)
-    assert torch.linalg.vector_norm(theirs) == pytest.approx(1, abs=1e-5)
+    second = torch.from_numpy(quantised(clip.audio[CLAP_RATE]))[:, None]
+    with torch.inference_mode():
+        published = no_prompt.encoder.network.encode_audio(second, "paper")[0]
+    torch.testing.assert_close(theirs, published / torch.linalg.vector_norm(published))

@@ -33,6 +33,7 @@ from models.strategies.options import (
     RandomSamOptions,
 )
 from models.strategies.point_prompt import FLAT, PointPrompt, points, prompt
+from models.suppliers import Prompt
 from models.weights import FRAME, OBJECT, record
 from tests.tiny_networks import frames, tiny_networks, window
 
@@ -111,6 +112,21 @@ def test_a_point_for_each_frame_is_one_batch_of_the_decoder(networks: Networks) 
     with batches(networks["sam"].network.mask_decoder.upscale_conv1) as decoded:
         run(networks, "point-prompt", window(0.5, 0.4, 0.3), PointPromptOptions(points="global"))
     assert decoded == [3]
+
+
+def test_frames_share_batches_of_the_decoder_while_there_is_room(
+    networks: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not all frames of a window: their logits would be held together."""
+    sam, asked = networks["sam"], []
+    decode = sam.decode
+    monkeypatch.setattr(
+        sam, "decode", lambda *some, **how: asked.append(len(some[2])) or decode(*some, **how)
+    )
+    prompts = [[Prompt(0, box=(1.0, 1.0, 20.0, 20.0))] * count for count in (30, 30, 0, 30, 70, 1)]
+    answers = networks.shared(parts.prompting)(frames(6), prompts)
+    assert [len(list(each)) for each in answers] == [30, 30, 0, 30, 70, 1]
+    assert asked == [60, 30, 70, 1]
 
 
 def test_seconds_that_the_gate_closes_cost_nothing(fresh: Networks) -> None:

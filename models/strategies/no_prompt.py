@@ -30,6 +30,7 @@ from models.weights import OBJECT
 CROPS_PER_BATCH = 16
 THRESHOLDS = {"minmax": 0.9, "softmax": 0.5}
 SHARPNESS = 100.0  # of the softmax: AudioCLIP's own scale
+MOST_OBJECTS = 1000  # of a frame: with the filters off there may be 12,288, which take minutes
 LONGEST = 8  # sides of a crop: beyond, only the middle of the long one is looked at
 NO_OBJECT = "SAM's grid found no object in this frame."
 NAME = "sounding object"
@@ -105,14 +106,14 @@ class NoPrompt:
     def objects(
         self, pixels: NDArray[np.uint8], embedding: Tensor, options: NoPromptOptions
     ) -> list[Candidate]:
-        """Everything that SAM finds in a frame [H, W, 3], best first."""
+        """What SAM finds in a frame [H, W, 3], best first."""
         limits = GridLimits(
             options.points_per_side,
             options.thresholds.quality,
             options.thresholds.stability,
             options.thresholds.overlap,
         )
-        return self.grid(embedding, (pixels.shape[0], pixels.shape[1]), limits)
+        return self.grid(embedding, (pixels.shape[0], pixels.shape[1]), limits)[:MOST_OBJECTS]
 
     def scored(
         self, pixels: NDArray[np.uint8], objects: list[Candidate], sound: Tensor, options: NoPromptOptions

@@ -166,7 +166,8 @@ class GridThresholds:
     stability: Fraction = 0.95
     """IoU of the mask with itself when the logits are cut at +1 and at -1: must reach this."""
     overlap: Fraction = 0.7
-    """Of two masks whose boxes overlap by more IoU than this, the better one stays."""
+    """Of two masks whose boxes overlap by more IoU than this, the better one stays. Of what is left, the best
+    1,000 are compared with the sound."""
     score: Cosine | None = None
     """A mask sounds when its score is above this. Null is 0.9 for `minmax` and 0.5 for `softmax`; a cosine
     has no published value, so `cosine` must be given one."""
