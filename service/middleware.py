@@ -19,7 +19,7 @@ from service.problems import problem_response
 from service.telemetry import Metrics
 
 ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-PACKED = ("/playground/", "/samples/", "/v1/strategies")
+PACKED = ("/playground/", "/samples/", "/v1/strategies")  # and "/" itself
 QUIET = {"/healthz", "/readyz", "/metrics"}  # asked every few seconds; only the metrics count them
 CLIENT_GONE = 499  # what proxies write where nobody was left to answer
 
@@ -78,7 +78,8 @@ class Packed(GZipMiddleware):
     or PNG already, and a stream of frames is not to wait for a full block."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(PACKED):
+        path = scope.get("path", "")
+        if path == "/" or path.startswith(PACKED):
             await super().__call__(scope, receive, send)
         else:
             await self.app(scope, receive, send)

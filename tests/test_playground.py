@@ -273,13 +273,17 @@ def test_two_methods_side_by_side(visit) -> None:
     ]
 
 
-def test_on_a_phone_nothing_sticks_out(visit) -> None:
+def test_on_a_phone_nothing_sticks_out_or_is_cut_off(visit, tmp_path) -> None:
     one = visit(390, 844, device_scale_factor=2, has_touch=True, is_mobile=True)
     one.page.click(".big")
     one.page.wait_for_selector(DONE)
     one.page.click(".sound:has-text('Mute')")
     one.page.wait_for_selector(".verdict strong")
     assert one.page.evaluate("document.documentElement.scrollWidth") <= 390
+    (tmp_path / "no.mp4").write_text("no")
+    one.pick(tmp_path / "no.mp4")
+    card, stage = (one.page.locator(name).bounding_box() for name in (".problem", ".stage"))
+    assert card["y"] + card["height"] <= stage["y"] + stage["height"]
 
 
 def test_by_keyboard_alone(visit) -> None:
@@ -287,11 +291,23 @@ def test_by_keyboard_alone(visit) -> None:
     one.page.focus("body")
     one.page.keyboard.press("r")
     one.page.wait_for_selector(DONE)
+    one.page.focus(".run")
+    one.page.keyboard.press("Enter")
+    one.page.wait_for_selector(f"{DONE}:not(:has(.note))")
+    one.page.wait_for_function("() => document.activeElement.matches('.run')")
     one.page.focus(".seek")
     before = one.page.evaluate("document.querySelector('video').currentTime")
     one.page.keyboard.press("End")
     assert one.page.evaluate("document.querySelector('video').currentTime") > before
     assert re.fullmatch(r"\d\.\d s of 5\.0 s", one.page.get_attribute(".seek", "aria-valuetext"))
+
+
+def test_the_focus_stays_when_the_first_button_goes(visit) -> None:
+    one = visit()
+    one.page.focus(".big")
+    one.page.keyboard.press("Enter")
+    one.page.wait_for_selector(DONE)
+    assert one.page.evaluate("document.activeElement.closest('#transport') !== null")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

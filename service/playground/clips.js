@@ -12,7 +12,8 @@ export function clipStrip(clips, chosen, { choose, pick }) {
   el("span", { class: "clip-text" }, el("b", {}, clip.title), el("small", {}, clip.sample ? clip.sample.heard : "your clip"))));
   const another = clips.some((clip) => !clip.sample); // one's own has a tile already: room for a plus is enough
   const drop = el("button", {
-    type: "button", class: `clip dashed ${another ? "small-tile" : ""}`, "aria-label": another ? "Another clip of yours" : undefined, onclick: () => input.click(),
+    type: "button", class: `clip dashed ${another ? "small-tile" : ""}`, onclick: () => input.click(),
+    "aria-label": another ? "Another clip of yours" : undefined,
   },
   el("span", { class: "clip-mark" }, icon("plus")),
   another ? null : el("span", { class: "clip-text" }, el("b", {}, "Your clip"), el("small", {}, "drop a video")));

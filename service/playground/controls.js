@@ -1,6 +1,6 @@
 // Controls for any strategy, made from its JSON schema: a new option needs no line here.
 
-import { el, icon } from "./dom.js";
+import { coded, el, icon } from "./dom.js";
 import { commonNames, defaultsOf, difference, isObject, overlaid, resolved } from "./schema.js";
 
 const FEW = 3; // choices that stand side by side; more become a list
@@ -91,7 +91,8 @@ export class Options {
     const full = resolved(this.strategy.params, node);
     if (full.properties) return this.group(full, path);
     const set = (value) => this.set(path, value);
-    const field = { id: `field-${(unique += 1)}`, value: this.read(path), set, full, suggest: this.suggestions[path.join(".")] };
+    const id = `field-${(unique += 1)}`;
+    const field = { id, value: this.read(path), set, full, suggest: this.suggestions[path.join(".")] };
     const make = full.enum ? choice : { boolean: toggle, number, integer: number, array: list, object: json }[full.type] || words;
     const [label, ...rest] = full.nullable && (make === number || make === choice) ? nullable(field, make) : make(field);
     const help = full.description ? el("p", { class: "help", id: `${field.id}-help` }, ...coded(full.description)) : null;
@@ -111,11 +112,6 @@ export class Options {
 function nameOf(name) {
   const words = name.replaceAll("_", " ");
   return SHORT.has(name) ? name.toUpperCase() : words[0].toUpperCase() + words.slice(1);
-}
-
-/** Words in backticks, as code. */
-function coded(text) {
-  return text.replace(/\s+/g, " ").split("`").map((part, at) => (at % 2 ? el("code", {}, part) : part));
 }
 
 // Each kind of control: how its label is written, then its elements.
@@ -208,9 +204,15 @@ function list({ id, value, set, suggest }) {
   let names = [...(value || [])];
   const input = el("input", { type: "text", id, placeholder: "type a name, press Enter", autocomplete: "off" });
   const chips = el("ul", { class: "chips" });
+  const offered = suggest && suggest.length
+    ? el("button", { type: "button", class: "link", onclick: () => change([...names, ...suggest]) }, `Use the names of this clip: ${suggest.join(", ")}`)
+    : null;
   const show = () => {
+    if (offered) offered.hidden = suggest.every((name) => names.includes(name));
     chips.replaceChildren(...names.map((name) => el("li", {}, name,
-      el("button", { type: "button", class: "bare", "aria-label": `Remove ${name}`, onclick: () => change(names.filter((one) => one !== name)) }, icon("close")))));
+      el("button", {
+        type: "button", class: "bare", "aria-label": `Remove ${name}`, onclick: () => change(names.filter((one) => one !== name)),
+      }, icon("close")))));
   };
   const change = (changed) => {
     names = [...new Set(changed)];
@@ -229,20 +231,20 @@ function list({ id, value, set, suggest }) {
   });
   input.addEventListener("change", add);
   show();
-  const offered = suggest && suggest.length
-    ? el("button", { type: "button", class: "link", onclick: () => change([...names, ...suggest]) }, `Use the names of this clip: ${suggest.join(", ")}`)
-    : null;
   return [labelFor(id), ...[chips, input, offered].filter(Boolean)];
 }
 
 function words({ id, value, set, full }) {
-  const input = el("input", { type: "text", id, value: value ?? "", maxLength: full.maxLength, placeholder: full.nullable ? "none" : "", autocomplete: "off" });
+  const input = el("input", {
+    type: "text", id, value: value ?? "", maxLength: full.maxLength, placeholder: full.nullable ? "none" : "", autocomplete: "off",
+  });
   input.addEventListener("change", () => set(input.value === "" && full.nullable ? null : input.value));
   return [labelFor(id), input];
 }
 
 function json({ id, value, set }) {
-  const area = el("textarea", { id, rows: 2, spellcheck: false, value: value && Object.keys(value).length ? JSON.stringify(value) : "", placeholder: "{}" });
+  const written = value && Object.keys(value).length ? JSON.stringify(value) : "";
+  const area = el("textarea", { id, rows: 2, spellcheck: false, value: written, placeholder: "{}" });
   area.addEventListener("change", () => {
     try {
       const read = area.value.trim() ? JSON.parse(area.value) : {};

@@ -15,6 +15,11 @@ export function el(name, properties = {}, ...children) {
   return node;
 }
 
+/** A sentence of the service: its words in backticks as code. */
+export function coded(text) {
+  return text.replace(/\s+/g, " ").split("`").map((part, at) => (at % 2 ? el("code", {}, part) : part));
+}
+
 /** One of the icons in index.html; decoration, so that names stand in the button. */
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");

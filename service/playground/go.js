@@ -23,7 +23,7 @@ export class Go {
     this.button.disabled = !usable;
     this.button.textContent = text;
     if (running) this.progress(takes);
-    if (focused && !$("go").contains(document.activeElement)) (running ? this.busy : this.idle).querySelector("button").focus();
+    if (focused && document.activeElement.closest("[hidden]")) (running ? this.busy : this.idle).querySelector("button").focus();
   }
 
   progress(takes) {

@@ -25,24 +25,23 @@ function detailOf(clip, sound) {
   return sound.id === "silence" ? "no sound at all" : sound.title;
 }
 
-/** Mean share of the first take's masks that the second keeps, and their IoU; null until both are done. */
-export function agreement(one, other) {
+/** The share of the first take's masks that the second keeps, their IoU over all frames, and how many pixels the
+ * first lit; null until both are done. */
+function agreement(one, other) {
   if (one.status !== "succeeded" || other.status !== "succeeded") return null;
   let both = 0;
   let either = 0;
   let first = 0;
-  let second = 0;
   one.frames.forEach((frame, index) => {
     const match = other.frames[index];
     if (!match || frame.mask.size.join() !== match.mask.size.join()) return;
     first += frame.area;
-    second += match.area;
     if (!frame.area && !match.area) return;
     const counted = overlap(frame.mask, match.mask);
     both += counted.both;
     either += counted.either;
   });
-  return { kept: first ? both / first : 0, iou: either ? both / either : 1, first, second };
+  return { kept: first ? both / first : 0, iou: either ? both / either : 1, first };
 }
 
 /** What the numbers say, in a sentence. */

@@ -13,7 +13,14 @@ export class Over {
     $("stage").append(this.place);
   }
 
-  draw({ problem, clip, strategy, usable, runs: { first, running, shown } }) {
+  /** A button that goes when it is pressed leaves the focus to the player's first. */
+  draw(state) {
+    const focused = this.place.contains(document.activeElement);
+    this.fill(state);
+    if (focused && !this.place.contains(document.activeElement)) $("transport").querySelector("button").focus({ preventScroll: true });
+  }
+
+  fill({ problem, clip, strategy, usable, runs: { first, running, shown } }) {
     if (problem) this.problem(problem, clip);
     else if (running && !shown.some((take) => take.frames.length)) this.note("Listening…", "note working");
     else if (first && first.status === "canceled") this.note(STOPPED);

@@ -11,7 +11,8 @@ export class Pane {
     this.canvas.addEventListener("click", () => player.toggle());
     this.context = this.canvas.getContext("2d");
     this.now = el("ul", { class: "now" });
-    this.ear = el("button", { type: "button", class: "chip ear", "aria-pressed": "false", onclick: () => player.hear(number) }, icon("sound"), "Hear");
+    const hear = () => player.hear(number);
+    this.ear = el("button", { type: "button", class: "chip ear", "aria-pressed": "false", onclick: hear }, icon("sound"), "Hear");
     this.caption = el("figcaption", {}, el("span", { class: "who" }), this.ear);
     this.element = el("figure", { class: "pane" }, this.caption, el("div", { class: "picture" }, this.canvas, this.now));
     this.shown = undefined;
@@ -107,7 +108,7 @@ export class Pane {
       dot.style.setProperty("--colour", this.player.colours.of(object.label));
       const numbers = object.score === null
         ? `${Math.round((100 * frame.area) / (height * width))} % of the picture`
-        : [`seen ${object.score.toFixed(2)}`, object.audio_score === null ? "" : `heard ${object.audio_score.toFixed(2)}`].filter(Boolean).join(" · ");
+        : `seen ${object.score.toFixed(2)}${object.audio_score === null ? "" : ` · heard ${object.audio_score.toFixed(2)}`}`;
       return el("li", {}, dot, el("b", {}, object.label), el("span", {}, numbers));
     });
   }

@@ -1,6 +1,6 @@
 // What a refusal means for the person in front of the page, and what to do about it.
 
-import { el, icon } from "./dom.js";
+import { coded, el, icon } from "./dom.js";
 
 const WHAT_TO_DO = {
   unreachable: "Start it again with make serve. This page goes on by itself as soon as it answers.",
@@ -31,7 +31,7 @@ export function problemCard(problem, { retry, choose, dismiss }) {
   return el("div", { class: "problem", role: "alert" },
     icon("warn"),
     el("h3", {}, problem.title || "Something went wrong"),
-    el("p", {}, problem.detail),
+    el("p", {}, ...coded(problem.detail || "")),
     el("p", { class: "hint" }, hint),
     el("div", { class: "row" },
       retry && el("button", { type: "button", class: "primary", onclick: retry }, "Try again"),

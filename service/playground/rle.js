@@ -1,7 +1,7 @@
 // COCO's compressed run lengths: five bits a character, lowest first, runs down the columns, zeros first.
 
 /** Run lengths of `counts`; from the fourth on, a number is the difference to the run two before. */
-export function runsOf(counts) {
+function runsOf(counts) {
   const runs = [];
   for (let at = 0; at < counts.length; ) {
     let number = 0;

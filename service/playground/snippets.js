@@ -18,7 +18,7 @@ const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replac
 const filesOf = ({ clip, sound }) => [clip, sound].filter((one) => one.url)
   .map((one) => ({ address: window.location.origin + one.url, fileName: one.fileName }));
 
-export function curlOf({ clip, sound, strategy, params, key }) {
+function curlOf({ clip, sound, strategy, params, key }) {
   const origin = window.location.origin;
   const files = sound.own ? [`media=@${clip.fileName}`] : [`video=@${clip.fileName}`, `audio=@${sound.fileName}`];
   const got = filesOf({ clip, sound }).map(({ address }) => `curl -O ${address}`);
@@ -31,7 +31,7 @@ export function curlOf({ clip, sound, strategy, params, key }) {
   return [...got, [`curl ${first}`, ...rest].join(" \\\n  ")].join("\n");
 }
 
-export function pythonOf({ clip, sound, strategy, params, key }) {
+function pythonOf({ clip, sound, strategy, params, key }) {
   const given = Object.entries(params).map(([name, value]) => `        ${name}=${literal(value)},`);
   const audio = sound.own ? [] : [`        audio=${literal(sound.fileName)},`];
   const got = filesOf({ clip, sound }).map(({ address, fileName }) => `urlretrieve(${literal(address)}, ${literal(fileName)})`);

@@ -1,6 +1,6 @@
 // The methods as cards: one line each, and why one cannot run.
 
-import { el } from "./dom.js";
+import { coded, el } from "./dom.js";
 
 const FIRST = ["ac-fpn", "tpavi", "box-prompt", "heatmap-box-prompt", "point-prompt", "no-prompt"]; // baselines come last
 
@@ -22,11 +22,6 @@ export function strategyCards(strategies, chosen, choose) {
       el("span", { class: "strategy-body" },
         el("span", { class: "strategy-name" }, strategy.name, strategy.ready ? null : el("em", {}, "not ready")),
         el("span", { class: "strategy-line" }, strategy.summary),
-        strategy.ready ? null : el("span", { class: "strategy-why" }, ...code(strategy.reason || ""))));
+        strategy.ready ? null : el("span", { class: "strategy-why" }, ...coded(strategy.reason || ""))));
   });
-}
-
-/** Commands in a reason stand in backticks, or begin with python. */
-function code(text) {
-  return text.split("`").map((part, at) => (at % 2 ? el("code", {}, part) : part));
 }

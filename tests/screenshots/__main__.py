@@ -75,8 +75,9 @@ def compare(page: Page) -> None:
 
 def options(page: Page) -> None:
     run(page)
-    for summary in page.locator("#options summary").all():
-        summary.click()
+    page.check("input[value=box-prompt]")
+    page.click("summary:has-text('Options of the method')")
+    page.wait_for_selector(".lane:not(:has(.thin)) .lane-name:text-is('wavy moon')")
     at(page, 3.3)
 
 
