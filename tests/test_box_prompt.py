@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from torch import nn
 
 from models.datasets.kinds import CLASS_NAMES
 from models.errors import InvalidOption
@@ -34,7 +31,7 @@ from models.strategies.options import MOST_NAMES, BoxPromptOptions, DetectionThr
 from models.suppliers import Detection
 from models.vocabularies import NOISE, vocabulary
 from tests.bench.timing import growth
-from tests.tiny_networks import tiny_networks, window
+from tests.tiny_networks import batches, tiny_networks, window
 
 QUIET_GATE = GateOptions(noise=False)
 LABELS = ("dog barking", "piano", "church bell", "a man speaking")
@@ -53,17 +50,6 @@ def box_prompt(networks: Networks) -> BoxPrompt:
     strategy = build(networks)
     assert isinstance(strategy, BoxPrompt)
     return strategy
-
-
-@contextmanager
-def batches(module: nn.Module) -> Iterator[list[int]]:
-    """The number of items in each call of a layer while the block runs."""
-    sizes: list[int] = []
-    hook = module.register_forward_hook(lambda _module, inputs, _output: sizes.append(len(inputs[0])))
-    try:
-        yield sizes
-    finally:
-        hook.remove()
 
 
 def run(strategy: BoxPrompt, *loudness: float, options: BoxPromptOptions = OPTIONS) -> list[FrameMasks]:

@@ -33,7 +33,7 @@ from models.strategies.no_prompt import (
 from models.strategies.options import GateOptions, GridThresholds, NoPromptOptions
 from models.suppliers import Prompt
 from tests.bench.timing import growth
-from tests.tiny_networks import frames, tiny_networks, window
+from tests.tiny_networks import batches, frames, tiny_networks, window
 
 MANY = GridThresholds(stability=0.5, overlap=0.99)
 OPTIONS = NoPromptOptions(points_per_side=6, thresholds=MANY)
@@ -268,13 +268,11 @@ def test_scores_stay_with_their_masks_unless_published(no_prompt: NoPrompt) -> N
 def test_frames_are_one_batch_of_the_encoder_and_a_second_request_none(networks: Networks) -> None:
     strategy = build(Networks("cpu", networks.weights))
     assert isinstance(strategy, NoPrompt)
-    sizes: list[int] = []
-    encoder = strategy.prompting.sam.network.vision_encoder
-    encoder.register_forward_hook(lambda _module, inputs, _output: sizes.append(len(inputs[0])))
     few = replace(OPTIONS, points_per_side=2)
-    run(strategy, 0.5, 0.4, 0.0, 0.3, options=few)
-    run(strategy, 0.5, 0.4, 0.0, 0.3, options=replace(few, score="softmax"))
-    assert sizes == [3]
+    with batches(strategy.prompting.sam.network.vision_encoder) as encoded:
+        run(strategy, 0.5, 0.4, 0.0, 0.3, options=few)
+        run(strategy, 0.5, 0.4, 0.0, 0.3, options=replace(few, score="softmax"))
+    assert encoded == [3]
 
 
 @pytest.mark.parametrize("score", ["minmax", "softmax", "cosine"])

@@ -8,6 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.prompts import BOXES, MOST, POINTS
+from models.strategies.heatmap_box_prompt import boxes, prompts_of
+from models.strategies.options import HeatmapBoxPromptOptions, PointPromptOptions, PointThreshold
+from models.strategies.point_prompt import points as points_of
+from models.strategies.point_prompt import prompt
 from tests.parity import points
 from tests.parity.golden import DEFAULT, Golden
 
@@ -96,3 +100,47 @@ def test_best_points_are_few_inside_and_at_least_one(
     assert ((found.xy > 0) & (found.xy < [heat.shape[1], heat.shape[0]])).all()
     again = BEST[finder](heat.copy(), threshold)
     assert np.array_equal(found.xy, again.xy)
+
+
+# --- as the strategies ask for them
+
+
+def test_points_are_scaled_to_the_frame() -> None:
+    heat = np.zeros((224, 224), np.float32)
+    heat[112, 56] = 1
+    asked = prompt(heat, (1000, 448), PointPromptOptions(points="global"))
+    assert asked.points is not None
+    np.testing.assert_allclose(asked.points[0], [113.0, 112.5 * 1000 / 224], rtol=1e-6)
+
+
+def test_the_published_peaks_lie_on_the_diagonal_and_ours_do_not() -> None:
+    heat = np.zeros((224, 224), np.float32)
+    heat[40, 100] = 1
+    ours = points_of(heat, PointPromptOptions(points="local"))
+    theirs = points_of(heat, PointPromptOptions(points="local", placing="paper"))
+    assert ours.xy[0].tolist() == [100.5, 40.5]
+    assert theirs.xy[0].tolist() == [100, 100]
+
+
+def test_a_point_threshold_is_that_of_its_finder_unless_given() -> None:
+    heat = np.linspace(0, 1, 224 * 224, dtype=np.float32).reshape(224, 224)
+    count = {
+        threshold: len(points_of(heat, PointPromptOptions(thresholds=PointThreshold(threshold))).xy)
+        for threshold in (None, 0.85, 0.7)
+    }
+    assert count[None] == count[0.85] < count[0.7]
+
+
+def test_boxes_of_components() -> None:
+    heat = np.zeros((224, 224), np.float32)
+    heat[10:20, 30:60], heat[100:110, 200:210], heat[105, 205] = 0.8, 0.8, 1.0
+    found = {
+        component: boxes(heat, HeatmapBoxPromptOptions(component=component)).tolist()
+        for component in ("largest", "all", "brightest")
+    }
+    assert found["largest"] == [[30, 10, 59, 19]]
+    assert found["brightest"] == [[200, 100, 209, 109]]
+    assert found["all"] == found["largest"] + found["brightest"]
+    source = prompts_of(heat, (448, 224), HeatmapBoxPromptOptions())
+    paper = prompts_of(heat, (224, 224), HeatmapBoxPromptOptions(resolution="paper"))
+    assert [each.box for each in source + paper] == [(30, 20, 60, 40), (30, 10, 59, 19)]

@@ -22,7 +22,7 @@ from models.key_rules import RULES
 from models.sam import Sam
 from models.suppliers import Prompt
 from models.weights import Weights
-from tests.tiny_networks import seeing
+from tests.tiny_networks import batches, seeing
 
 MANIFESTS = Path(__file__).parent / "data/manifests"
 TOLERANCE = 2e-5  # a batch is summed in another order
@@ -137,28 +137,14 @@ def test_upscaling_maps_the_logits_of_the_frame_to_the_frame(segmenter: Sam) -> 
     assert not mask[:, 50:].any()
 
 
-class Counting:
-    """Counts the images that pass through a module."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        self.batches: list[int] = []
-        self.handle = module.register_forward_pre_hook(self)
-
-    def __call__(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        self.batches.append(len(inputs[0]))
-
-
 def test_five_frames_are_one_batch_and_a_second_request_none(
     segmenter: Sam, network: Any, frames: NDArray[np.uint8]
 ) -> None:
-    counting = Counting(network.vision_encoder)
-    try:
+    with batches(network.vision_encoder) as encoded:
         segmenter.embed(frames)
         segmenter.embed(frames)
         segmenter.embed(frames[::-1])
-    finally:
-        counting.handle.remove()
-    assert counting.batches == [5]
+    assert encoded == [5]
     counts = segmenter.cache_counts
     assert (counts.hits, counts.misses, counts.entries) == (10, 5, 5)
     assert counts.bytes == 5 * 64 * 10 * 10 * 4
@@ -175,12 +161,9 @@ def test_on_a_cpu_an_image_at_full_size_goes_alone(segmenter: Sam) -> None:
 def test_equal_frames_of_one_batch_are_embedded_once(
     segmenter: Sam, network: Any, frames: NDArray[np.uint8]
 ) -> None:
-    counting = Counting(network.vision_encoder)
-    try:
+    with batches(network.vision_encoder) as encoded:
         embeddings = segmenter.embed(frames[[0, 0, 1]])
-    finally:
-        counting.handle.remove()
-    assert counting.batches == [2]
+    assert encoded == [2]
     assert torch.equal(embeddings[0], embeddings[1])
 
 

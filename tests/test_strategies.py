@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from models import parts
 from models.heat_prompting import HeatPrompting, mapped
@@ -21,7 +18,7 @@ from models.networks import Networks
 from models.sound_maps import SoundMaps
 from models.strategies import STRATEGIES, FrameMasks
 from models.strategies import gate as gates
-from models.strategies.heatmap_box_prompt import NOTHING_BRIGHT, HeatmapBoxPrompt, boxes, prompts_of
+from models.strategies.heatmap_box_prompt import NOTHING_BRIGHT, HeatmapBoxPrompt, prompts_of
 from models.strategies.options import (
     DetectionThresholds,
     GateOptions,
@@ -29,13 +26,12 @@ from models.strategies.options import (
     HeatmapBoxPromptOptions,
     HeatmapThreshold,
     PointPromptOptions,
-    PointThreshold,
     RandomSamOptions,
 )
-from models.strategies.point_prompt import FLAT, PointPrompt, points, prompt
+from models.strategies.point_prompt import FLAT, PointPrompt, prompt
 from models.suppliers import Prompt
 from models.weights import FRAME, OBJECT, record
-from tests.tiny_networks import frames, tiny_networks, window
+from tests.tiny_networks import batches, frames, tiny_networks, window
 
 OTHERS = {"source": "another training", "source_sha256": "", "licence": "Apache-2.0"}
 NAMES = ("point-prompt", "heatmap-box-prompt", "random-sam")
@@ -61,17 +57,6 @@ def run(networks: Networks, name: str, clip: Window, options: Any = None) -> lis
     strategy = STRATEGIES[name]
     segmenter = import_module(strategy.module).build(networks)
     return list(segmenter(clip, options or strategy.presets["best"]))
-
-
-@contextmanager
-def batches(module: nn.Module) -> Iterator[list[int]]:
-    """The number of items in each call of a layer while the block runs."""
-    sizes: list[int] = []
-    hook = module.register_forward_hook(lambda _module, inputs, _output: sizes.append(len(inputs[0])))
-    try:
-        yield sizes
-    finally:
-        hook.remove()
 
 
 # --- what is computed, and how often
@@ -224,47 +209,6 @@ def test_the_mask_is_the_one_sam_likes_best(networks: Networks) -> None:
         logits, scores = sam.decode(sam.embed(clip.frames[index : index + 1]), clip.size, [asked])
         best = sam.upscale(logits, clip.size)[0, scores[0].argmax()] > 0
         assert (best.numpy() != answer.mask).mean() < 0.01
-
-
-def test_points_are_scaled_to_the_frame() -> None:
-    heat = np.zeros((224, 224), np.float32)
-    heat[112, 56] = 1
-    asked = prompt(heat, (1000, 448), PointPromptOptions(points="global"))
-    assert asked.points is not None
-    np.testing.assert_allclose(asked.points[0], [113.0, 112.5 * 1000 / 224], rtol=1e-6)
-
-
-def test_the_published_peaks_lie_on_the_diagonal_and_ours_do_not() -> None:
-    heat = np.zeros((224, 224), np.float32)
-    heat[40, 100] = 1
-    ours = points(heat, PointPromptOptions(points="local"))
-    theirs = points(heat, PointPromptOptions(points="local", placing="paper"))
-    assert ours.xy[0].tolist() == [100.5, 40.5]
-    assert theirs.xy[0].tolist() == [100, 100]
-
-
-def test_a_point_threshold_is_that_of_its_finder_unless_given() -> None:
-    heat = np.linspace(0, 1, 224 * 224, dtype=np.float32).reshape(224, 224)
-    count = {
-        threshold: len(points(heat, PointPromptOptions(thresholds=PointThreshold(threshold))).xy)
-        for threshold in (None, 0.85, 0.7)
-    }
-    assert count[None] == count[0.85] < count[0.7]
-
-
-def test_boxes_of_components() -> None:
-    heat = np.zeros((224, 224), np.float32)
-    heat[10:20, 30:60], heat[100:110, 200:210], heat[105, 205] = 0.8, 0.8, 1.0
-    found = {
-        component: boxes(heat, HeatmapBoxPromptOptions(component=component)).tolist()
-        for component in ("largest", "all", "brightest")
-    }
-    assert found["largest"] == [[30, 10, 59, 19]]
-    assert found["brightest"] == [[200, 100, 209, 109]]
-    assert found["all"] == found["largest"] + found["brightest"]
-    source = prompts_of(heat, (448, 224), HeatmapBoxPromptOptions())
-    paper = prompts_of(heat, (224, 224), HeatmapBoxPromptOptions(resolution="paper"))
-    assert [each.box for each in source + paper] == [(30, 20, 60, 40), (30, 10, 59, 19)]
 
 
 def test_all_components_are_united(networks: Networks) -> None:

@@ -7,6 +7,8 @@ to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,17 @@ def firm(network: Any) -> Any:
             head.proj_out.bias.mul_(FIRMNESS)
         decoder.iou_prediction_head.proj_out.bias.fill_(OPINION)
     return network
+
+
+@contextmanager
+def batches(module: nn.Module) -> Iterator[list[int]]:
+    """The number of items in each call of a layer while the block runs."""
+    sizes: list[int] = []
+    hook = module.register_forward_hook(lambda _module, inputs, _output: sizes.append(len(inputs[0])))
+    try:
+        yield sizes
+    finally:
+        hook.remove()
 
 
 def frames(count: int, size: tuple[int, int] = (72, 96), seed: int = 0) -> NDArray[np.uint8]:
