@@ -34,7 +34,7 @@ class FBSP(nn.Module):
         pad = self.n_fft - frames.shape[-1]
         # Leaving out the taps that meet zeros would save a fifth of the product, but sum in another order: in
         # quiet bins, where all cancels, decibels would then be 1e-4 of their range off the reference's.
-        spectrum = F.pad(frames, (pad // 2, pad - pad // 2)) @ kernel.flatten(1)
+        spectrum = product(F.pad(frames, (pad // 2, pad - pad // 2)), kernel.flatten(1))
         return spectrum.reshape(*frames.shape[:2], 2, -1).permute(0, 2, 3, 1)
 
     def kernel(self) -> Tensor:
@@ -78,6 +78,15 @@ def filters(m: Tensor, fb: Tensor, fc: Tensor, n_fft: int) -> Tensor:
     imaginary = window_re * wave_im + window_im * wave_re
     wavelets = fb.sqrt() * torch.stack([real, imaginary]) / math.sqrt(n_fft)
     return wavelets.permute(2, 0, 1).contiguous()
+
+
+def product(frames: Tensor, kernel: Tensor) -> Tensor:
+    """Frames times filters. A GPU may have been told to round float32 to TF32's ten bits, by a container's
+    environment even, and quiet bins then drown: AC-FPN's mIoU+ fell from 0.787 to 0.495. Double is never
+    rounded, and this product is small."""
+    if frames.device.type != "cuda":
+        return frames @ kernel
+    return (frames.double() @ kernel.double()).to(frames.dtype)
 
 
 def tightness(kernel: Tensor) -> Tensor:
