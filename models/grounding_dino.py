@@ -33,9 +33,8 @@ from models.weights import Weights
 MEAN = (0.485, 0.456, 0.406)  # RGB, of 0..1
 STD = (0.229, 0.224, 0.225)
 PAIRS_PER_BATCH = 4  # (frame, caption) pairs; one at 800 x 1333 needs some 22,000 tokens through the encoder
-CPU_TOKENS = (
-    22_000  # on a CPU such a pair goes alone: four together took 1.1 times as long each, and 3.6 GB more
-)
+# On a CPU such a pair goes alone: four together took 1.1 times as long each, and 3.6 GB more.
+CPU_TOKENS = 22_000
 IMAGES_PER_BATCH = 8
 CAPTIONS_KEPT = 4096
 ANSWERS_BYTES = 64 << 20  # the 900 scores and boxes of a pair are 18 kB

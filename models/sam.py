@@ -30,9 +30,8 @@ from models.weights import Weights
 MEAN = (123.675, 116.28, 103.53)  # RGB, of 0..255
 STD = (58.395, 57.12, 57.375)
 IMAGES_PER_BATCH = 16
-CPU_PLACES = (
-    64 * 64
-)  # so on a CPU an image at full size goes alone: five together took 1.1 times as long each
+# So on a CPU an image at full size goes alone: five together took 1.1 times as long each.
+CPU_PLACES = 64 * 64
 
 
 def _vit(hidden: int, layers: int, heads: int, windows_every: int) -> dict[str, Any]:
