@@ -174,6 +174,17 @@ def test_tint_outline_and_spotlight_are_drawn(visit) -> None:
     assert one.bright() > plain
 
 
+def test_a_heat_map_follows_the_choice_of_a_method(visit) -> None:
+    one = visit()
+    one.run()
+    one.page.click(".views >> text=Heat map")
+    one.page.wait_for_selector(".badge:has-text('1 changed')", state="attached")
+    one.page.wait_for_selector(DONE)
+    one.page.check("input[value=full-mask]")
+    one.page.wait_for_selector("text=This method makes no heat map.")
+    assert "outputs.heatmap=true" in one.page.inner_text("#code")
+
+
 def test_a_clip_can_be_dropped_anywhere(visit) -> None:
     one = visit()
     clip = one.page.evaluate_handle("""async () => {

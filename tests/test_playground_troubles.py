@@ -10,7 +10,7 @@ import pytest
 from service.pages import SAMPLES
 from tests import browser
 from tests.browser.visit import DONE, Visit
-from tests.clips import make_clip
+from tests.clips import Picture, Sound, make_clip
 from tests.cluster import Cluster, until
 
 pytestmark = browser.NEEDED
@@ -50,9 +50,34 @@ def test_a_clip_without_sound_says_so_and_takes_one(visit, tmp_path) -> None:
     one.page.wait_for_selector("text=This clip has no sound")
     one.run()
     assert one.lanes() == ["silent"]
-    one.page.set_input_files(".sounds input[type=file]", SAMPLES / "trio-b.m4a")
+    one.page.set_input_files("#sound-file", SAMPLES / "trio-b.m4a")
     one.page.wait_for_selector(".verdict strong")
     assert "trio-b.m4a" in one.page.inner_text("figcaption >> nth=1")
+
+
+def test_a_sound_that_is_none_is_refused_as_a_sound(visit, tmp_path) -> None:
+    path = tmp_path / "song.wav"
+    path.write_text("no song")
+    one = visit()
+    one.run()
+    one.page.set_input_files("#sound-file", path)
+    one.page.wait_for_selector(".problem >> text=Choose another sound")
+    one.page.click(".problem >> text=Dismiss")
+    one.page.click(".sound:has-text('Its own sound')")
+    assert one.lanes()
+
+
+def test_a_clip_that_the_browser_cannot_play_is_segmented_all_the_same(visit, tmp_path) -> None:
+    path = tmp_path / "old.avi"
+    make_clip(path, seconds=2, size=(64, 48), fps=10, video=Picture(codec="mpeg4"), audio=Sound(codec="mp3"))
+    one = visit()
+    one.pick(path)
+    one.page.wait_for_selector("text=Your browser cannot play this clip.")
+    one.run()
+    assert one.lanes()
+    with one.page.expect_download() as download:
+        one.page.click(".downloads >> text=Overlay")
+    assert download.value.path().read_bytes()[4:8] == b"ftyp"
 
 
 def test_a_run_can_be_stopped(cluster, visit) -> None:

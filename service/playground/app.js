@@ -38,7 +38,7 @@ class Playground {
     this.timeline = new Timeline(this.player);
     this.snippets = new Snippets($("snippets"));
     this.jobs = new Jobs(this.api);
-    this.over = new Over({ run: () => this.run(), choose: () => $("file").click(), dismiss: () => this.fail(null) });
+    this.over = new Over({ run: () => this.run(), choose: (what) => $(what).click(), dismiss: () => this.fail(null) });
     this.go = new Go({ run: () => this.run(), stop: () => this.stop(), compare: (name) => this.compareWith(name) });
     this.listen();
   }
@@ -49,7 +49,8 @@ class Playground {
     this.service.addEventListener("change", () => this.drawMethod());
     this.service.addEventListener("answer", () => this.answered());
     this.runs.addEventListener("progress", () => this.progressed());
-    this.player.addEventListener("heat", () => this.askHeat());
+    this.player.addEventListener("heat", () => this.wantHeat() && this.runs.first && !this.runs.running && this.run());
+    this.player.addEventListener("unplayable", () => this.draw());
     this.player.addEventListener("hear", () => this.timeline.hear(this.clip, this.player.takes[this.player.heard].sound));
     takeDrops((file) => this.pickClip(file));
     shortcuts({
@@ -157,6 +158,7 @@ class Playground {
     this.chosen = name;
     if (this.rival === name) this.rival = null;
     this.drawMethod();
+    if (this.player.view.heat) this.wantHeat();
     this.changed();
   }
 
@@ -183,13 +185,13 @@ class Playground {
     if (this.rival) await this.runSecond();
   }
 
-  /** Heat maps are sent when they are asked for: the options say so, and the next run brings them. */
-  askHeat() {
+  /** Heat maps are sent when the options ask for them; whether the next run brings what the last one did not. */
+  wantHeat() {
     const options = this.strategy && this.optionsOf(this.chosen);
-    if (!options || options.value.outputs?.heatmap !== false) return;
+    if (!options || options.value.outputs?.heatmap !== false) return false;
     options.set(["outputs", "heatmap"], true);
     options.render();
-    if (this.runs.first && !this.runs.running) this.run();
+    return true;
   }
 
   /** An option is different: what ran quickly runs again by itself. */
@@ -233,7 +235,7 @@ class Playground {
     const takes = await this.runs.settled();
     if (!takes) return;
     const broken = takes.find((take) => take.problem);
-    if (broken) this.fail(broken.problem);
+    if (broken) this.fail(broken.problem, broken.sound.own ? "file" : "sound-file");
     else if (takes.every((take) => take.status === "succeeded")) {
       this.quick = Math.max(...takes.map((take) => take.seconds)) < QUICK;
       announce("Done. The masks are on the picture.");
@@ -254,12 +256,18 @@ class Playground {
     this.drawState();
   }
 
-  /** Shows a problem, or takes the last one away; what is no refusal is a defect of the page, and thrown on. */
-  fail(problem) {
+  /**
+   * Shows a problem, or takes the last one away; what is no refusal is a defect of the page, and thrown on.
+   * `picker` is the field that takes another file in place of the one that was refused.
+   */
+  fail(problem, picker = "file") {
     this.problem = problem;
+    this.picker = picker;
     if (problem && !(problem instanceof Problem)) throw problem;
-    if (problem) this.player.video.pause();
     this.draw();
+    if (!problem) return;
+    this.player.video.pause();
+    $("stage").scrollIntoView({ block: "nearest" }); // where it is said; a sound is picked far below
   }
 
   // What is on the screen.
@@ -311,13 +319,13 @@ class Playground {
 
   /** How far things are: the buttons, and what lies over the pictures. */
   drawState() {
-    const { problem, clip, strategy, usable, runs, rival } = this;
+    const { problem, picker, clip, strategy, usable, runs, rival } = this;
     const { first, running, shown } = runs;
     const text = this.checking ? "Looking at the clip…" : first && first.over ? "Run again" : "Run";
     this.go.draw({ running, usable, text, takes: shown });
     const others = clip ? inOrder(this.service.strategies).filter((one) => one.ready && one.name !== this.chosen) : [];
     this.go.drawRivals(others.map((one) => one.name), rival);
-    this.over.draw({ problem, clip, strategy, usable, runs });
+    this.over.draw({ problem, picker, clip, strategy, usable, runs });
     $("stage").dataset.state = problem ? "problem" : running ? "running" : first ? "done" : "empty";
   }
 

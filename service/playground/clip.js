@@ -28,7 +28,9 @@ export class Clip {
     this.own = new Sound("own", "Its own sound", { own: true, truth: sample ? sample.truth : null });
     this.sounds = [this.own, ...sounds];
     this.uploads = new Map(); // sound id -> upload
-    this.playable = null; // an address for <video>
+    this.local = null; // an address for <video>
+    this.silent = false; // known when the service has seen it
+    this.unplayable = false; // known when the browser has tried
   }
 
   async data() {
@@ -42,8 +44,8 @@ export class Clip {
   }
 
   async address() {
-    if (!this.playable) this.playable = URL.createObjectURL(await this.data());
-    return this.playable;
+    if (!this.local) this.local = URL.createObjectURL(await this.data());
+    return this.local;
   }
 
   /** The upload of this clip with a sound; made once, and again when the service has forgotten it. */

@@ -8,7 +8,9 @@ export function soundButtons(clip, chosen, { choose, pick }) {
   const buttons = clip.sounds.map((sound) => el("button", {
     type: "button", class: "sound", "aria-pressed": String(sound === chosen), onclick: () => choose(sound),
   }, icon(sound.id === "silence" ? "mute" : "sound"), el("span", {}, el("b", {}, titleOf(sound)), el("small", {}, detailOf(clip, sound)))));
-  const input = el("input", { type: "file", accept: "audio/*,video/*", class: "unseen", tabIndex: -1, "aria-hidden": "true" });
+  const input = el("input", {
+    type: "file", id: "sound-file", accept: "audio/*,video/*", class: "unseen", tabIndex: -1, "aria-label": "Your sound",
+  });
   input.addEventListener("change", () => input.files[0] && pick(input.files[0]));
   const own = el("button", { type: "button", class: "sound dashed", onclick: () => input.click() },
     icon("plus"), el("span", {}, el("b", {}, "Your sound"), el("small", {}, "an audio file")));

@@ -1,6 +1,6 @@
 // One take on the stage: its caption, its canvas, and what sounds just now.
 
-import { el, icon } from "./dom.js";
+import { el, icon, percent } from "./dom.js";
 import { heatOf, layersOf } from "./paint.js";
 import { namesOf, objectsOf } from "./take.js";
 
@@ -93,10 +93,12 @@ export class Pane {
 
   /** What sounds just now, in words and numbers. */
   tell(frame) {
+    const without = Boolean(this.player.view.heat && frame && !frame.heatmap && this.take.params.outputs?.heatmap);
     const key = frame || (this.take && this.take.status);
-    if (key === this.shown) return;
-    this.shown = key;
+    if (key === this.shown && without === this.without) return;
+    Object.assign(this, { shown: key, without });
     this.now.replaceChildren(...this.lines(frame));
+    if (without) this.now.append(el("li", { class: "quiet-now" }, "This method makes no heat map."));
   }
 
   lines(frame) {
@@ -107,7 +109,7 @@ export class Pane {
       const dot = el("i", { class: "dot" });
       dot.style.setProperty("--colour", this.player.colours.of(object.label));
       const numbers = object.score === null
-        ? `${Math.round((100 * frame.area) / (height * width))} % of the picture`
+        ? `${percent(frame.area / (height * width))} of the picture`
         : `seen ${object.score.toFixed(2)}${object.audio_score === null ? "" : ` · heard ${object.audio_score.toFixed(2)}`}`;
       return el("li", {}, dot, el("b", {}, object.label), el("span", {}, numbers));
     });

@@ -49,7 +49,6 @@ export class Player extends EventTarget {
 
   async load(clip) {
     this.clip = clip;
-    this.playable = true;
     this.video.pause();
     const address = await clip.address();
     if (this.clip !== clip) return;
@@ -57,9 +56,10 @@ export class Player extends EventTarget {
     this.video.load(); // the first picture is wanted before anybody presses play
   }
 
+  /** The service may read what this browser does not. */
   unplayable() {
-    this.playable = false;
-    this.draw();
+    this.clip.unplayable = true;
+    this.dispatchEvent(new Event("unplayable"));
   }
 
   /** Which takes are on the stage, one or two. */

@@ -26,8 +26,11 @@ const WHAT_TO_DO = {
 
 const OF_THE_FILE = new Set(["unsupported_media", "undecodable_media", "malformed_request", "media_too_large", "worker_lost"]);
 
-export function problemCard(problem, { retry, choose, dismiss }) {
-  const hint = WHAT_TO_DO[problem.code] || (problem.retryable ? "Try again in a moment." : "Change what is named above, and run again.");
+const ANOTHER = { file: "Choose another clip", "sound-file": "Choose another sound" };
+const SOUND_HINT = "Choose a sound that plays: WAV, MP3, FLAC, AAC, or a video with sound.";
+
+export function problemCard(problem, picker, { retry, choose, dismiss }) {
+  const hint = hintOf(problem, picker);
   return el("div", { class: "problem", role: "alert" },
     icon("warn"),
     el("h3", {}, problem.title || "Something went wrong"),
@@ -35,8 +38,13 @@ export function problemCard(problem, { retry, choose, dismiss }) {
     el("p", { class: "hint" }, hint),
     el("div", { class: "row" },
       retry && el("button", { type: "button", class: "primary", onclick: retry }, "Try again"),
-      OF_THE_FILE.has(problem.code) && el("button", { type: "button", class: "primary", onclick: choose }, "Choose another clip"),
+      OF_THE_FILE.has(problem.code) && el("button", { type: "button", class: "primary", onclick: () => choose(picker) }, ANOTHER[picker]),
       dismiss && el("button", { type: "button", class: "ghost", onclick: dismiss }, "Dismiss")),
     problem.request_id ? el("p", { class: "trace" }, `${problem.code} · request ${problem.request_id}`) : null,
   );
+}
+
+function hintOf({ code, retryable }, picker) {
+  if (picker === "sound-file" && OF_THE_FILE.has(code)) return SOUND_HINT;
+  return WHAT_TO_DO[code] || (retryable ? "Try again in a moment." : "Change what is named above, and run again.");
 }
