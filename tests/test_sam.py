@@ -20,7 +20,7 @@ from models.errors import WeightsInvalid
 from models.install import import_checkpoint, install_trained
 from models.key_rules import RULES
 from models.sam import Sam
-from models.suppliers import Prompt
+from models.suppliers import PROMPTS_PER_BATCH, Prompt
 from models.weights import Weights
 from tests.tiny_networks import batches, seeing
 
@@ -150,12 +150,13 @@ def test_five_frames_are_one_batch_and_a_second_request_none(
     assert counts.bytes == 5 * 64 * 10 * 10 * 4
 
 
-def test_on_a_cpu_an_image_at_full_size_goes_alone(segmenter: Sam) -> None:
+def test_on_a_cpu_what_is_as_large_as_at_full_size_goes_in_small_batches(segmenter: Sam) -> None:
     with torch.device("meta"):
         published = Sam(sam.build("sam-vit-b", initialise=False), identity="random")
     published.network.to_empty(device="cpu")
-    assert published._images_at_once() == 1
-    assert segmenter._images_at_once() == sam.IMAGES_PER_BATCH
+    kinds = [(sam.IMAGES_PER_BATCH, sam.CPU_IMAGE_PLACES), (PROMPTS_PER_BATCH, sam.CPU_PROMPT_PLACES)]
+    assert [published._at_once(*kind) for kind in kinds] == [1, 8]
+    assert [segmenter._at_once(*kind) for kind in kinds] == [sam.IMAGES_PER_BATCH, PROMPTS_PER_BATCH]
 
 
 def test_equal_frames_of_one_batch_are_embedded_once(
