@@ -73,6 +73,7 @@ def test_a_clip_that_the_browser_cannot_play_is_segmented_all_the_same(visit, tm
     one = visit()
     one.pick(path)
     one.page.wait_for_selector("text=Your browser cannot play this clip.")
+    assert one.bright(32) == 0, "nothing of the clip before is left on the stage"
     one.run()
     assert one.lanes()
     with one.page.expect_download() as download:

@@ -59,6 +59,7 @@ export class Player extends EventTarget {
   /** The service may read what this browser does not. */
   unplayable() {
     this.clip.unplayable = true;
+    this.draw(); // else the clip before would stay on the stage
     this.dispatchEvent(new Event("unplayable"));
   }
 
