@@ -9,7 +9,7 @@ a pair answered is remembered, before any threshold: a frame that is asked the s
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,16 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from transformers import GroundingDinoForObjectDetection
-from transformers.modeling_outputs import ModelOutput
-from transformers.models.grounding_dino.modeling_grounding_dino import (
-    generate_masks_with_special_tokens_and_transfer_map as phrase_masks,
-)
 
 from models.checkpoints import load_into, read_safetensors
 from models.embedding_cache import CacheCounts, EmbeddingCache, content_key
 from models.grounding_dino_configs import build
+from models.grounding_dino_passes import ImageFeatures, TextFeatures, answers, read, see
 from models.suppliers import BOX_THRESHOLD, Detection, caption
-from models.text_tokens import TextTokens, bert, pad, tiny_bert
+from models.text_tokens import TextTokens, bert, tiny_bert
 from models.weights import Weights
 
 MEAN = (0.485, 0.456, 0.406)  # RGB, of 0..1
@@ -49,33 +46,6 @@ class Resolution:
 
 
 PUBLISHED, TINY = Resolution(800, 1333), Resolution(96, 192)
-
-
-@dataclass(frozen=True)
-class ImageFeatures:
-    """The levels of n frames, flattened to [n, s, d], their positions, and each level's height, width."""
-
-    source: Tensor
-    positions: Tensor
-    shapes: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class TextFeatures:
-    """One caption: BERT's features [t, d], which tokens see each other [t, t], places in the phrase [t]."""
-
-    features: Tensor
-    mask: Tensor
-    positions: Tensor
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Of n places or queries for p pairs: logits of every token [p, n, tokens], -inf where the caption has
-    ended, and boxes cxcywh in 0..1 of the frame [p, n, 4]."""
-
-    logits: Tensor
-    boxes: Tensor
 
 
 def load(weights: Weights, device: torch.device | str = "cpu") -> GroundingDino:
@@ -187,26 +157,7 @@ class GroundingDino:
 
     def image(self, frames: NDArray[np.uint8]) -> ImageFeatures:
         """Frames of one size [n, H, W, 3] -> the flattened levels the encoder reads: one backbone pass."""
-        return self.see(torch.stack([self.preprocess(frame) for frame in frames]).to(self.device))
-
-    def see(self, pixels: Tensor) -> ImageFeatures:
-        """The same of frames preprocessed already, [n, 3, h, w]."""
-        model = self.network.model
-        mask = pixels.new_ones(pixels[:, 0].shape, dtype=torch.long)  # one size: nothing is padding
-        levels, positions = model.backbone(pixels, mask)
-        maps = [project(level) for project, (level, _) in zip(model.input_proj_vision, levels, strict=False)]
-        coarser = levels[-1][0]
-        for project in model.input_proj_vision[len(levels) :]:
-            coarser = project(coarser)
-            maps.append(coarser)
-            whole = mask.new_ones((len(pixels), *coarser.shape[-2:]), dtype=torch.bool)
-            positions.append(model.backbone.position_embedding(coarser, whole).to(coarser.dtype))
-        placed = [
-            position.flatten(2).transpose(1, 2) + level
-            for position, level in zip(positions, model.level_embed, strict=True)
-        ]
-        source = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], 1)
-        return ImageFeatures(source, torch.cat(placed, 1), tuple((m.shape[-2], m.shape[-1]) for m in maps))
+        return see(self.network, torch.stack([self.preprocess(frame) for frame in frames]).to(self.device))
 
     def preprocess(self, frame: NDArray[np.uint8]) -> Tensor:
         """RGB uint8 [H, W, 3] -> normalised float [3, h, w] at the network's resolution."""
@@ -232,105 +183,14 @@ class GroundingDino:
     def _encode(self, captions: Sequence[str]) -> list[TextFeatures]:
         """Captions of any lengths, in one pass."""
         ids, real = self._tokens.batch(captions)
-        return self.read(ids.to(self.device), real)
-
-    def read(self, ids: Tensor, real: Tensor) -> list[TextFeatures]:
-        """BERT over ids [n, t], padded on the right: padding is seen by no token and then cut off."""
-        model = self.network.model
-        mask, positions = phrase_masks(ids, special_tokens=model.special_tokens)
-        hidden = model.text_backbone(ids, mask[:, None], torch.zeros_like(ids), positions).last_hidden_state
-        features = model.text_projection(hidden)
-        lengths = real.sum(1).tolist()
-        return [
-            TextFeatures(features[row, :length].clone(), mask[row, :length, :length], positions[row, :length])
-            for row, length in enumerate(lengths)
-        ]
+        return read(self.network, ids.to(self.device), real)
 
     def pairs(
         self, image: ImageFeatures, rows: Sequence[int], texts: Sequence[TextFeatures]
     ) -> tuple[Tensor, Tensor]:
         """Frame `rows[i]` with `texts[i]` -> best token's probability [p, q], boxes cxcywh [p, q, 4]."""
-        answer = self.answers(image, rows, texts)[-1]
+        answer = answers(self.network, image, rows, texts)[-1]
         return answer.logits.max(-1).values.sigmoid(), answer.boxes
-
-    def answers(
-        self, image: ImageFeatures, rows: Sequence[int], texts: Sequence[TextFeatures]
-    ) -> list[Answer]:
-        """What every place of the image says, then the queries after each layer of the decoder: the last
-        answer counts, the others are for training."""
-        model = self.network.model
-        text, real = pad([each.features for each in texts])
-        shapes = torch.tensor(image.shapes, device=self.device)
-        areas = shapes.prod(1)
-        source = image.source[rows]
-        padding = torch.zeros(source.shape[:2], dtype=torch.bool, device=self.device)
-        place = {
-            "spatial_shapes": shapes,
-            "spatial_shapes_list": list(image.shapes),
-            "level_start_index": areas.cumsum(0) - areas,
-            "valid_ratios": source.new_ones(len(rows), len(image.shapes), 2),
-        }
-        vision, text = model.encoder(
-            vision_features=source,
-            vision_attention_mask=padding,
-            vision_position_embedding=image.positions[rows],
-            text_features=text,
-            text_attention_mask=~real,
-            text_self_attention_masks=~sight(texts),
-            text_position_ids=pad([each.positions for each in texts])[0],
-            return_dict=False,
-            **place,
-        )[:2]
-        proposed = self._proposals(vision, text, real, padding, image.shapes)
-        reference = self._best(proposed)
-        decoded = model.decoder(
-            inputs_embeds=model.query_position_embeddings.weight.expand(len(rows), -1, -1),
-            vision_encoder_hidden_states=vision,
-            vision_encoder_attention_mask=~padding,
-            text_encoder_hidden_states=text,
-            text_encoder_attention_mask=~real,
-            reference_points=reference,
-            return_dict=True,
-            **place,
-        )
-        return [proposed, *self._refined(decoded, reference, text, real)]
-
-    def _refined(self, decoded: ModelOutput, before: Tensor, text: Tensor, real: Tensor) -> Iterator[Answer]:
-        """Each layer refines what the one before it proposed; its own refinement is its answer."""
-        heads = zip(self.network.class_embed, self.network.bbox_embed, strict=True)
-        for layer, (classify, refine) in enumerate(heads):
-            hidden = decoded.intermediate_hidden_states[:, layer]
-            boxes = (refine(hidden) + torch.special.logit(before, eps=1e-5)).sigmoid()
-            yield Answer(classify(hidden, text, real), boxes)
-            before = decoded.intermediate_reference_points[:, layer]
-
-    def _proposals(
-        self, vision: Tensor, text: Tensor, real: Tensor, padding: Tensor, shapes: Sequence[tuple[int, int]]
-    ) -> Answer:
-        """What each place of the image takes itself for."""
-        model = self.network.model
-        places, anchors = model.generate_encoder_output_proposals(vision, padding, list(shapes))
-        logits = model.encoder_output_class_embed(places, text, real)
-        return Answer(logits, (model.encoder_output_bbox_embed(places) + anchors).sigmoid())
-
-    def _best(self, proposed: Answer) -> Tensor:
-        """The boxes of the places that agree best with any token, for the queries to start from."""
-        agreement = proposed.logits.max(-1).values
-        # A sliver of an image has fewer places than there are queries: they start from its best ones again.
-        queries, available = self.network.config.num_queries, agreement.shape[1]
-        best = agreement.topk(min(queries, available), dim=1).indices
-        best = best[:, torch.arange(queries, device=best.device) % available]
-        return proposed.boxes.gather(1, best[..., None].expand(-1, -1, 4)).detach()
-
-
-def sight(texts: Sequence[TextFeatures]) -> Tensor:
-    """Which tokens of each caption see each other, bool [p, longest, longest]; padding sees itself."""
-    longest, device = max(len(each.positions) for each in texts), texts[0].mask.device
-    sees = torch.eye(longest, dtype=torch.bool, device=device).repeat(len(texts), 1, 1)
-    for row, each in zip(sees, texts, strict=True):
-        length = len(each.positions)
-        row[:length, :length] = each.mask
-    return sees
 
 
 def fitted(height: int, width: int, resolution: Resolution) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from models.checkpoints import check_fit, load_into
 from models.errors import InvalidOption
 from models.grounding_dino import GroundingDino
 from models.grounding_dino_configs import build
+from models.grounding_dino_passes import ImageFeatures
 from models.install import install_trained
 from models.key_rules import RULES
 from models.suppliers import Detection, caption
@@ -144,8 +145,8 @@ def test_equal_frames_are_looked_at_once(
 def test_on_a_cpu_a_pair_at_full_size_goes_alone(detector: GroundingDino) -> None:
     """And small ones together: see PAIRS_PER_BATCH."""
 
-    def of(tokens: int) -> dino.ImageFeatures:
-        return dino.ImageFeatures(torch.empty(1, tokens, 1), torch.empty(1, tokens, 1), ())
+    def of(tokens: int) -> ImageFeatures:
+        return ImageFeatures(torch.empty(1, tokens, 1), torch.empty(1, tokens, 1), ())
 
     assert detector._pairs_at_once(of(20_925)) == 1
     assert detector._pairs_at_once(of(200)) == dino.PAIRS_PER_BATCH

@@ -21,8 +21,9 @@ from models import grounding_dino as dino
 from models.datasets.kinds import CLASS_NAMES, CLASSES
 from models.datasets.scenes import SynthConfig
 from models.datasets.synthavs import SPLITS
-from models.grounding_dino import Answer, GroundingDino, ImageFeatures, TextFeatures
+from models.grounding_dino import GroundingDino
 from models.grounding_dino_configs import build
+from models.grounding_dino_passes import Answer, ImageFeatures, TextFeatures, answers, read, see
 from models.suppliers import caption
 from models.text_tokens import tiny_bert
 from models.training.family import boxes as geometry
@@ -134,8 +135,8 @@ class GroundingDinoTask:
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Of the hints, and of every answer to the pairs."""
-        image = self.detector.see(batch.pixels)
-        texts = self.detector.read(batch.ids, batch.ids != 0)
+        image = see(self.network, batch.pixels)
+        texts = read(self.network, batch.ids, batch.ids != 0)
         words = (batch.ids != 0) & ~torch.isin(batch.ids, self.detector.network.model.special_tokens)
         losses = self._hints(batch, image, texts, words)
         if not len(batch.pairs):
@@ -145,7 +146,7 @@ class GroundingDinoTask:
         real = nn.utils.rnn.pad_sequence([text.positions >= 0 for text in chosen], batch_first=True)
         tokens = Tokens(real, words[columns, : real.shape[1]])
         wanted = [wanted_boxes(batch, row, column) for row, column in batch.pairs.tolist()]
-        places, *layers = self.detector.answers(image, rows, chosen)
+        places, *layers = answers(self.network, image, rows, chosen)
         losses |= {f"place_{key}": loss for key, loss in right(places, tokens, near(image, wanted)).items()}
         for number, layer in enumerate(layers):
             parts = right(layer, tokens, one_each(layer, wanted))
