@@ -16,7 +16,7 @@ from models.published_size import enlarged, squashed
 from models.segments import AUDIOCLIP_RATE
 from models.sound_maps import SoundMapper
 from models.strategies import FrameMasks
-from models.strategies.gate import NO_MASK, by_agreement, by_energy, empty, united, unopposed
+from models.strategies.gate import NO_MASK, by_agreement, by_waveform, empty, united, unopposed
 from models.strategies.options import HeatmapBoxPromptOptions, PointPromptOptions
 from models.suppliers import Prompt
 
@@ -62,7 +62,7 @@ def mapped(window: Window, mapper: SoundMapper, options: Options) -> list[Mapped
     """Heat maps of the frames with sound, all in one batch, and whether sound and picture agree."""
     assert window.frames is not None, "the table of strategies says that this one needs pixels"
     seconds = window.audio[AUDIOCLIP_RATE]
-    frames = [MappedFrame(None, verdict) for verdict in by_energy(seconds, options.gate)]
+    frames = [MappedFrame(None, verdict) for verdict in by_waveform(seconds, options.gate)]
     heard = unopposed([frame.verdict for frame in frames])
     maps = mapper(
         window.frames[heard],

@@ -43,10 +43,11 @@ def authors(network: ACFPN) -> State:
 
 
 def window(*loudness: float, size: tuple[int, int] = (120, 200)) -> Window:
-    """A frame of noise and a second of noise of each loudness."""
+    """A frame of noise and a second of a tone in noise of each loudness."""
     random = np.random.default_rng(0)
     count = len(loudness)
     sound = random.normal(size=(count, AUDIOCLIP_RATE)).astype(np.float32)
+    sound += 3 * np.sin(2 * np.pi * 440 * np.arange(AUDIOCLIP_RATE) / AUDIOCLIP_RATE).astype(np.float32)
     return Window(
         index=0,
         size=size,

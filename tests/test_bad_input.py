@@ -141,8 +141,8 @@ TOO_MUCH = {
     ),
 }
 OUTSIDE = {
-    "ac-fpn": {"thresholds.mask": (-0.1, 1.1)},
-    "tpavi": {"thresholds.mask": (-0.1, 1.1)},
+    "ac-fpn": {"thresholds.mask": (-0.1, 1.1), "unevenness": (-0.1, 11)},
+    "tpavi": {"thresholds.mask": (-0.1, 1.1), "unevenness": (-0.1, 11)},
     "box-prompt": {
         "thresholds.box": (-0.1, 1.1),
         "thresholds.audio": (-1.1, 1.1),
@@ -150,7 +150,7 @@ OUTSIDE = {
         "gate.agreement": (-1.1, 1.1),
     },
     "heatmap-box-prompt": {"thresholds.heatmap": (-0.1, 1.1), "gate.energy": (-121, 1)},
-    "point-prompt": {"thresholds.heatmap": (-0.1, 1.1), "gate.agreement": (-1.1, 1.1)},
+    "point-prompt": {"thresholds.heatmap": (-0.1, 1.1), "gate.unevenness": (-0.1, 11)},
     "no-prompt": {
         "thresholds.quality": (-0.1, 1.1),
         "thresholds.stability": (-0.1, 1.1),
@@ -190,7 +190,8 @@ def test_every_threshold_is_tried() -> None:
     """All numbers of the options that lie between two bounds and are no counts."""
     for name, strategy in STRATEGIES.items():
         schema = TypeAdapter(strategy.options).json_schema()
-        tried = {option.rpartition(".")[2] for option in OUTSIDE.get(name, {})} | {"energy", "agreement"}
+        tried = {option.rpartition(".")[2] for option in OUTSIDE.get(name, {})}
+        tried |= {"energy", "unevenness", "agreement"}  # of the gate, which they share
         objects = [schema, *schema.get("$defs", {}).values()]
         assert {
             option

@@ -8,9 +8,29 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from models.datasets.synthavs import SynthAVS
+from models.segments import resampled
 from models.strategies import STRATEGIES
-from models.strategies.gate import NOISY, SILENT, UNSEEN, by_agreement, by_energy, by_noise, decibels, united
-from models.strategies.options import LABEL_CHARACTERS, MOST_LABELS, BoxPromptOptions, GateOptions
+from models.strategies.gate import (
+    HISS,
+    NOISY,
+    SILENT,
+    UNSEEN,
+    by_agreement,
+    by_ear,
+    by_noise,
+    by_waveform,
+    decibels,
+    united,
+)
+from models.strategies.options import (
+    LABEL_CHARACTERS,
+    MOST_LABELS,
+    AcFpnOptions,
+    BoxPromptOptions,
+    GateOptions,
+)
+from models.training.judging import window_of
 from models.vocabularies import NOISE, chosen, vocabulary
 
 CLOSED = GateOptions(enabled=False)
@@ -31,9 +51,64 @@ def test_decibels_are_those_of_full_scale() -> None:
 
 def test_energy() -> None:
     seconds = np.stack([tone(0.5), tone(0.0005), tone(0)])
-    assert by_energy(seconds, GateOptions()) == [None, SILENT, SILENT]
-    assert by_energy(seconds, GateOptions(energy=-80)) == [None, None, SILENT]
-    assert by_energy(seconds, CLOSED) == [None] * 3
+    assert by_waveform(seconds, GateOptions()) == [None, SILENT, SILENT]
+    assert by_waveform(seconds, GateOptions(energy=-80)) == [None, None, SILENT]
+    assert by_waveform(seconds, CLOSED) == [None] * 3
+
+
+def white(seed: int = 0, rate: int = 44_100, amplitude: float = 0.1) -> np.ndarray:
+    return (amplitude * np.random.default_rng(seed).standard_normal(rate)).astype(np.float32)
+
+
+def coloured(slope: float) -> np.ndarray:
+    """Its power falls as frequency to the power `slope`."""
+    spectrum = np.fft.rfft(white(1))
+    spectrum[1:] *= np.arange(1, len(spectrum)) ** (-slope / 2)
+    sound = np.fft.irfft(spectrum)
+    return (0.1 * sound / sound.std()).astype(np.float32)
+
+
+NOISES = {
+    "white": white(),
+    "white at 16 kHz": white(rate=16_000),
+    "white at 48 kHz": white(rate=48_000),
+    "white, sampled at 16 kHz": resampled(white(rate=16_000), 16_000, 44_100),
+    "quiet": white(amplitude=0.003),
+    "pink": coloured(1.0),
+    "brown": coloured(2.0),
+}
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_noise_of_any_colour_and_nothing_else_is_no_sound(name: str) -> None:
+    seconds = NOISES[name][None]
+    assert by_waveform(seconds, GateOptions()) == [HISS]
+    assert by_waveform(seconds, GateOptions(unevenness=0)) == [None]
+    assert by_waveform(seconds, CLOSED) == [None]
+    assert by_ear(seconds, AcFpnOptions()) == [HISS]
+    assert by_ear(seconds, STRATEGIES["ac-fpn"].presets["paper"]) == [None]
+
+
+def test_what_is_more_than_noise_is_a_sound() -> None:
+    """A click has the spectrum of white noise and is not steady; a faint tone, and noise that begins, are
+    heard through noise."""
+    click = np.zeros(44_100, np.float32)
+    click[20_000] = 0.9
+    faint = white() + 0.02 * np.sin(2 * np.pi * 440 * np.arange(44_100) / 44_100).astype(np.float32)
+    begins = white() * np.linspace(0, 1, 44_100, dtype=np.float32)
+    assert by_waveform(np.stack([click, faint, begins]), GateOptions(energy=-120)) == [None] * 3
+
+
+def test_every_second_of_synthavs_noise_is_noise_and_hardly_any_of_its_sounds() -> None:
+    noise = [window_of(SynthAVS("val", probe="noise")[index], {44_100}) for index in range(12)]
+    assert {each for clip in noise for each in by_waveform(clip.audio[44_100], GateOptions())} == {HISS}
+    sounding = []
+    for index in range(24):
+        clip = SynthAVS("val")[index]
+        verdicts = by_waveform(window_of(clip, {44_100}).audio[44_100], GateOptions())
+        sounding += [verdict for verdict, truth in zip(verdicts, clip.truth, strict=True) if truth.any()]
+    assert len(sounding) > 60
+    assert sum(verdict is not None for verdict in sounding) <= 0.03 * len(sounding)
 
 
 def test_noise() -> None:

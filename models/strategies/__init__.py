@@ -87,7 +87,9 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             module="models.strategies.ac_fpn",
             presets={
                 "best": AcFpnOptions(),
-                "paper": AcFpnOptions(audio_scale="paper", resolution="paper", silent_is_empty=False),
+                "paper": AcFpnOptions(
+                    audio_scale="paper", resolution="paper", silent_is_empty=False, unevenness=0
+                ),
             },
             networks=("ac-fpn",),
             audio_rates=(44_100,),
@@ -97,7 +99,9 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
             module="models.strategies.tpavi",
             presets={
                 "best": TpaviOptions(),
-                "paper": TpaviOptions(seconds="paper", resolution="paper", silent_is_empty=False),
+                "paper": TpaviOptions(
+                    seconds="paper", resolution="paper", silent_is_empty=False, unevenness=0
+                ),
             },
             networks=("tpavi", "vggish"),
             audio_rates=(16_000,),

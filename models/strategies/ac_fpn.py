@@ -24,7 +24,7 @@ from models.networks import Networks
 from models.segments import AUDIOCLIP_RATE
 from models.stages import stage
 from models.strategies import FrameMasks, Segmenter
-from models.strategies.gate import SILENT, UNLIKELY, empty, united
+from models.strategies.gate import UNLIKELY, by_ear, empty, united
 from models.strategies.options import AcFpnOptions
 
 
@@ -51,16 +51,17 @@ class AcFpn:
         self.repeats = network.config.audioclip.repeats
 
     def __call__(self, window: Window, options: AcFpnOptions) -> Iterator[FrameMasks]:
-        """Frames in order; those in silence cost nothing where `silent_is_empty`."""
-        heard = [bool(sound.any()) or not options.silent_is_empty for sound in window.audio[AUDIOCLIP_RATE]]
+        """Frames in order; those with nothing to hear cost nothing."""
+        verdicts = by_ear(window.audio[AUDIOCLIP_RATE], options)
+        heard = [verdict is None for verdict in verdicts]
         logits = iter(self.heard_logits(window, heard, options) if any(heard) else ())
-        for audible in heard:
-            if audible:
-                with stage("mask_decode"):
-                    mask = decided(next(logits), window.size, options.thresholds.mask, options.resolution)
-                yield united(window.size, [mask], otherwise=UNLIKELY)
-            else:
-                yield empty(window.size, SILENT)
+        for verdict in verdicts:
+            if verdict:
+                yield empty(window.size, verdict)
+                continue
+            with stage("mask_decode"):
+                mask = decided(next(logits), window.size, options.thresholds.mask, options.resolution)
+            yield united(window.size, [mask], otherwise=UNLIKELY)
 
     def heard_logits(self, window: Window, heard: list[bool], options: AcFpnOptions) -> list[Tensor]:
         """Logits [size, size] of the frames that `heard` marks, at least one. `image_encode` is everything

@@ -30,8 +30,8 @@ from models.strategies.gate import (
     Verdicts,
     agreement_of,
     by_agreement,
-    by_energy,
     by_noise,
+    by_waveform,
     empty,
     united,
     unopposed,
@@ -115,12 +115,12 @@ class BoxPrompt:
         return verdicts, [[] if verdict else each for verdict, each in zip(verdicts, heard, strict=True)]
 
     def audible_and_visible(self, window: Window, options: BoxPromptOptions) -> Verdicts:
-        """The judges that need no name: energy, and where the caller gives a threshold, whether AudioCLIP
-        finds that frame and sound agree. Unasked, the detector judges what is in view: the calibrated cosine
-        took more from what should be kept than from what should not."""
+        """The judges that need no name: the waveform's, and where the caller gives a threshold, whether
+        AudioCLIP finds that frame and sound agree. Unasked, the detector judges what is in view: what is
+        calibrated took more from what should be kept than from what should not."""
         assert window.frames is not None, "the table of strategies says that this one needs pixels"
         seconds = window.audio[AUDIOCLIP_RATE]
-        verdicts = by_energy(seconds, options.gate)
+        verdicts = by_waveform(seconds, options.gate)
         if agreement_of(options.gate, None) is None:
             return verdicts
         loud = unopposed(verdicts)

@@ -1,10 +1,10 @@
 """The gate: seconds in which nothing that can be seen sounds, each with a sentence that says why.
 
-Three judges, each with one verdict a frame, None where it has no objection: the energy of the second, names
-of silence and noise that fit it better than any other, and how well sound and picture agree. Their thresholds
-stand in `GateOptions`. What agrees depends on the weights: null is the value that `python -m
-models.training.calibrate` wrote beside them, and without one nobody asks. `energy` is what the noise of any
-recording stays below.
+Three judges, each with one verdict a frame, None where it has no objection: the second's waveform, which may
+be silence or noise and nothing else; names of silence and noise that fit it better than any other; and how
+well sound and picture agree. Their thresholds stand in `GateOptions`. What agrees depends on the weights:
+null is the value that `python -m models.training.calibrate` wrote beside them, and without one nobody asks.
+`energy` is what the noise of any recording stays below.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from models.noise import unevenness
 from models.strategies import FrameMasks, Instance
-from models.strategies.options import GateOptions
+from models.strategies.options import AcFpnOptions, GateOptions, TpaviOptions
 
 SILENT = "There is no sound in this second."
-NOISY = "Only silence or noise is heard in this second."
+HISS = "Nothing but noise is heard in this second."
+NOISY = "No name that was looked for fits the sound of this second better than silence or noise does."
 UNSEEN = "Nothing that can be seen agrees with the sound of this second."
 UNLIKELY = "No place of the frame is likely enough to make the sound of this second."
 NO_MASK = "SAM found no pixels of an object where it was asked."
@@ -27,9 +29,24 @@ LEAST_DECIBELS = -200.0  # of a second of zeros
 Verdicts = list[str | None]
 
 
-def by_energy(seconds: NDArray[np.float32], gate: GateOptions) -> Verdicts:
-    """Sounds [n, samples] in [-1, 1]: is the root mean square below the threshold?"""
-    return [SILENT if gate.enabled and decibels(second) < gate.energy else None for second in seconds]
+def by_waveform(seconds: NDArray[np.float32], gate: GateOptions) -> Verdicts:
+    """Sounds [n, samples] in [-1, 1]: is one too quiet, or too even to be more than noise?"""
+    if not gate.enabled:
+        return [None] * len(seconds)
+    return [unheard(second, decibels(second) < gate.energy, gate.unevenness) for second in seconds]
+
+
+def unheard(second: NDArray[np.float32], silent: bool, least: float) -> str | None:
+    """Why a second [samples] holds nothing to look for, silence first."""
+    if silent:
+        return SILENT
+    return HISS if least and second.any() and unevenness(second) < least else None
+
+
+def by_ear(seconds: NDArray[np.float32], options: AcFpnOptions | TpaviOptions) -> Verdicts:
+    """The same for the networks that were trained, which judge quiet sounds themselves."""
+    silent = options.silent_is_empty
+    return [unheard(second, silent and not second.any(), options.unevenness) for second in seconds]
 
 
 def by_noise(names: NDArray[np.float32], noises: NDArray[np.float32], gate: GateOptions) -> Verdicts:

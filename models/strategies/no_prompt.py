@@ -23,7 +23,7 @@ from models.recogniser import Recogniser
 from models.segments import AUDIOCLIP_RATE, CLAP_RATE, quantised
 from models.stages import stage
 from models.strategies import FrameMasks, Instance, Segmenter
-from models.strategies.gate import NO_MASK, UNSEEN, by_agreement, by_energy, empty, united, unopposed
+from models.strategies.gate import NO_MASK, UNSEEN, by_agreement, by_waveform, empty, united, unopposed
 from models.strategies.options import NoPromptOptions
 from models.weights import OBJECT
 
@@ -64,7 +64,7 @@ class NoPrompt:
         """Frames in order; sounds and SAM's embeddings of the whole window in one batch each."""
         assert window.frames is not None, "the table of strategies says that this one needs pixels"
         frames = squashed(window.frames) if options.resolution == "paper" else window.frames
-        verdicts = by_energy(window.audio[AUDIOCLIP_RATE], options.gate)
+        verdicts = by_waveform(window.audio[AUDIOCLIP_RATE], options.gate)
         heard = unopposed(verdicts)
         sounds = iter(self.listen(window, heard, options))
         embeddings = iter(self.prompting.embed(frames[heard]) if heard else ())

@@ -59,6 +59,10 @@ ReverseOption = Annotated[
 ]
 
 
+Unevenness = Annotated[float, Field(ge=0.0, le=10.0)]
+MORE_THAN_NOISE = 0.6  # dB: 5 of SynthAVS' 582 sounding seconds are as even, and all of its seconds of noise
+
+
 @dataclass(frozen=True, config=CONFIG)
 class GateOptions:
     """When a second is answered with an empty mask and a reason, whatever the picture shows."""
@@ -67,6 +71,9 @@ class GateOptions:
     """Without the gate every second is segmented, as the published code does."""
     energy: Annotated[float, Field(ge=-120.0, le=0.0)] = -60.0
     """A second whose root mean square is below this, in dB of full scale, holds no sound."""
+    unevenness: Unevenness = MORE_THAN_NOISE
+    """A second that deviates by less than this, in dB, from noise of some colour, which is steady and has a
+    spectrum that is but a slope, is noise and nothing else. 0 never asks."""
     noise: bool = True
     """Where names are recognised: nothing sounds if a name of silence or noise fits better than any other."""
     agreement: Cosine | None = None
@@ -94,6 +101,9 @@ class AcFpnOptions:
     """`source` brings the logits to the size of the frame; `paper` thresholds at 224 first."""
     silent_is_empty: bool = True
     """A second without any sound gives an empty mask; the published code segments it like any other."""
+    unevenness: Unevenness = MORE_THAN_NOISE
+    """So does one that deviates by less than this, in dB, from noise of some colour, which is steady and has
+    a spectrum that is but a slope. 0 never asks, as the published code."""
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -108,6 +118,9 @@ class TpaviOptions:
     """`source` brings the logits to the size of the frame; `paper` thresholds at 224 first."""
     silent_is_empty: bool = True
     """A second without any sound gives an empty mask; the published code segments it like any other."""
+    unevenness: Unevenness = MORE_THAN_NOISE
+    """So does one that deviates by less than this, in dB, from noise of some colour, which is steady and has
+    a spectrum that is but a slope. 0 never asks, as the published code."""
 
 
 @dataclass(frozen=True, config=CONFIG)

@@ -25,7 +25,7 @@ from models.networks import Networks
 from models.published_size import SIDE
 from models.stages import stage
 from models.strategies import FrameMasks, Segmenter
-from models.strategies.gate import SILENT, UNLIKELY, empty, united
+from models.strategies.gate import UNLIKELY, by_ear, empty, united
 from models.strategies.options import TpaviOptions
 from models.tpavi import CLIP_FRAMES, TPAVI, sounding
 from models.vggish import RATE, Vggish, examples
@@ -47,13 +47,13 @@ class Tpavi:
         self.network, self.ears, self.batcher, self.device = network, ears, batcher, device
 
     def __call__(self, window: Window, options: TpaviOptions) -> Iterator[FrameMasks]:
-        """Frames in order; groups in silence cost nothing where `silent_is_empty`."""
-        heard = [bool(sound.any()) or not options.silent_is_empty for sound in window.audio[RATE]]
-        groups = [range(len(heard))[i : i + CLIP_FRAMES] for i in range(0, len(heard), CLIP_FRAMES)]
-        logits = self.logits_of(window, [g for g in groups if any(heard[i] for i in g)], options)
-        for index, audible in enumerate(heard):
-            if not audible:
-                yield empty(window.size, SILENT)
+        """Frames in order; groups with nothing to hear cost nothing."""
+        verdicts = by_ear(window.audio[RATE], options)
+        groups = [range(len(verdicts))[i : i + CLIP_FRAMES] for i in range(0, len(verdicts), CLIP_FRAMES)]
+        logits = self.logits_of(window, [g for g in groups if None in [verdicts[i] for i in g]], options)
+        for index, verdict in enumerate(verdicts):
+            if verdict:
+                yield empty(window.size, verdict)
                 continue
             with stage("mask_decode"):
                 mask = decided(logits[index], window.size, options.thresholds.mask, options.resolution)
