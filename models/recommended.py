@@ -26,7 +26,10 @@ ORDER: Mapping[str, str] = MappingProxyType(
     }
 )
 BASELINES = frozenset({"full-mask", "random-sam"})
-DEAF = "No strategy that listens can run here: {name} answered, a baseline. `python -m service weights list`."
+DEAF = (
+    "No strategy that listens takes these options and can run here: {name} answered, a baseline. See "
+    "`/v1/strategies`, and `python -m service weights list`."
+)
 
 
 def recommended(names: Iterable[str], ready: Container[str]) -> str | None:

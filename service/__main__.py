@@ -156,7 +156,7 @@ def add_segment(one: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="fps=2; captions=@FILE, a line each",
+        help="fps=2; given again, a list; captions=@FILE, a line each",
     )
     one.add_argument("--url", default="http://127.0.0.1:8000", help="the service (http://127.0.0.1:8000)")
     one.add_argument("--api-key", help="where the service asks for one")

@@ -36,7 +36,10 @@ T = TypeVar("T")
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
 # Of Python's words, those of JSON.
-SPOKEN = {"tuple_type": "Input should be a list.", "dataclass_type": "Input should be an object."}
+SPOKEN = {
+    "tuple_type": 'Input should be a list, in JSON ["one", "two"].',
+    "dataclass_type": "Input should be an object.",
+}
 
 
 def seconds_of(value: Any) -> Any:  # noqa: ANN401 (what is neither text nor a number is for pydantic to refuse)

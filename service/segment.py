@@ -66,8 +66,8 @@ def clip_of(paths: Sequence[Path]) -> Clip:
 
 
 def read_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """`["fps=2", "thresholds.mask=0.6"]` as `{"fps": 2, "thresholds": {"mask": 0.6}}`; `captions=@FILE` is
-    the list of the file's lines."""
+    """`["fps=2", "thresholds.mask=0.6"]` as `{"fps": 2, "thresholds": {"mask": 0.6}}`; a name given again
+    is a list, and so are the lines of `captions=@FILE`."""
     options: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -79,8 +79,13 @@ def read_options(pairs: Sequence[str]) -> dict[str, Any]:
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
                 raise ValueError(f"The option {name} is given both as a value and as a group.")
-        place[last] = lines_of(Path(text[1:])) if text[:1] == "@" else value_of(text)
+        value = lines_of(Path(text[1:])) if text[:1] == "@" else value_of(text)
+        place[last] = [*listed(place[last]), *listed(value)] if last in place else value
     return options
+
+
+def listed(value: Any) -> list[Any]:  # noqa: ANN401
+    return value if isinstance(value, list) else [value]
 
 
 def value_of(text: str) -> Any:  # noqa: ANN401

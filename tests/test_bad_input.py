@@ -205,8 +205,8 @@ def test_every_threshold_is_tried() -> None:
 @pytest.mark.parametrize(
     ("params", "complaint"),
     [
-        ({"labels": "dog"}, "/labels: Input should be a list."),
-        ({"labels": None}, "/labels: Input should be a list."),
+        ({"labels": "dog"}, "/labels: Input should be a list, in JSON"),
+        ({"labels": None}, "/labels: Input should be a list, in JSON"),
         ({"thresholds": 3}, "/thresholds: Input should be an object."),
         ({"labels": ["x"] * (MOST_LABELS + 1)}, "/labels: A list should have at most 1000 items"),
     ],

@@ -70,6 +70,7 @@ def test_options_nest_at_dots() -> None:
 def test_a_file_of_lines_is_a_list(tmp_path: Path) -> None:
     captions = tmp_path / "captions.txt"
     captions.write_text("A dog barks.\n\n  Bells ring. \n")
+    assert read_options(["labels=dog", "fps=2", "labels=bell"]) == {"labels": ["dog", "bell"], "fps": 2}
     assert read_options([f"captions=@{captions}"]) == {"captions": ["A dog barks.", "Bells ring."]}
     with pytest.raises(ValueError, match=r"none\.txt cannot be read as lines"):
         read_options([f"captions=@{tmp_path / 'none.txt'}"])

@@ -1,6 +1,7 @@
 """`python -m tests.bench [NAME ...]`: JSON lines. Each benchmark has a process, and so a peak, of its own.
 
-Without a name all run, which takes ten minutes or so on two cores: the strategies in full size take one each.
+Without a name all run, which takes a quarter of an hour or so on two cores: the strategies in full size take
+two minutes each, and Box-Prompt five. `--help` says what each field of a line is.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
+from inspect import cleandoc
 
 import torch
 
@@ -36,6 +38,10 @@ THREADS = 2  # unless OMP_NUM_THREADS says otherwise
 
 def main(names: list[str]) -> int:
     """One named benchmark runs here; several, or all, run one after the other in children."""
+    if {"-h", "--help"} & set(names):
+        explained = (__doc__, f"Benchmarks: {', '.join(BENCHMARKS)}.", Timing.__doc__, strategies.__doc__)
+        print(*(cleandoc(text or "") for text in explained), sep="\n\n")
+        return 0
     if unknown := [name for name in names if name not in BENCHMARKS]:
         print(
             f"There is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}.", file=sys.stderr
