@@ -254,7 +254,7 @@ def test_muted_the_masks_go_and_the_reason_is_told(visit) -> None:
     one.page.wait_for_selector(".verdict strong")
     assert one.page.inner_text(".verdict strong") == "0 %"
     assert one.page.locator(".pane").count() == 2
-    assert "silent" in one.lanes()
+    assert "nothing lit" in one.lanes()
     assert "There is no sound in this second." in one.page.inner_text(".pane >> nth=1")
     line = one.page.inner_text("#code")
     assert "video=@turns.mp4" in line

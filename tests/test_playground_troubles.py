@@ -49,7 +49,7 @@ def test_a_clip_without_sound_says_so_and_takes_one(visit, tmp_path) -> None:
     one.pick(path)
     one.page.wait_for_selector("text=This clip has no sound")
     one.run()
-    assert one.lanes() == ["silent"]
+    assert one.lanes() == ["nothing lit"]
     one.page.set_input_files("#sound-file", SAMPLES / "trio-b.m4a")
     one.page.wait_for_selector(".verdict strong")
     assert "trio-b.m4a" in one.page.inner_text("figcaption >> nth=1")

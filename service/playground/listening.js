@@ -28,22 +28,24 @@ function detailOf(clip, sound) {
 }
 
 /** The share of the first take's masks that the second keeps, their IoU over all frames, and how many pixels the
- * first lit; null until both are done. */
+ * first and the second lit; null until both are done. */
 function agreement(one, other) {
   if (one.status !== "succeeded" || other.status !== "succeeded") return null;
   let both = 0;
   let either = 0;
   let first = 0;
+  let second = 0;
   one.frames.forEach((frame, index) => {
     const match = other.frames[index];
     if (!match || frame.mask.size.join() !== match.mask.size.join()) return;
     first += frame.area;
+    second += match.area;
     if (!frame.area && !match.area) return;
     const counted = overlap(frame.mask, match.mask);
     both += counted.both;
     either += counted.either;
   });
-  return { kept: first ? both / first : 0, iou: either ? both / either : 1, first };
+  return { kept: first ? both / first : 0, iou: either ? both / either : 1, first, second };
 }
 
 /** What the numbers say, in a sentence. */
@@ -55,6 +57,7 @@ export function verdictOf(one, other) {
   }
   if (!found.first) return line("—", "nothing to keep", "Nothing was lit up with the clip's own sound.");
   const name = other.sound.id === "silence" ? "without any sound" : `with ${other.sound.title}`;
+  if (!found.second && other.sound.id !== "silence") return line("—", "nothing to compare", `Nothing was lit up ${name}.`);
   const judged = found.kept > 0.8 ? "It hardly listens here: the masks stay where they were."
     : found.kept > 0.35 ? "It listens a little: a part of the masks moved."
       : other.sound.id === "silence" ? "It listens: without sound, little or nothing stays lit." : "It listens: the masks follow the sound.";

@@ -37,6 +37,7 @@ function pythonOf({ clip, sound, strategy, params, key }) {
   const got = filesOf({ clip, sound }).map(({ address, fileName }) => `urlretrieve(${literal(address)}, ${literal(fileName)})`);
   const imports = [...(key ? ["import os"] : []), ...(got.length ? ["from urllib.request import urlretrieve"] : [])];
   return [
+    "# In the folder of Earshot's repository, where this client is.",
     ...imports,
     ...(imports.length ? [""] : []),
     "from service.client import Client",

@@ -3,6 +3,8 @@
 import { $, clock, el } from "./dom.js";
 import { namesOf, objectsOf } from "./take.js";
 
+const NOTHING = "nothing lit"; // its reason is the title of the stretch
+
 export class Timeline {
   constructor(player) {
     this.player = player;
@@ -93,7 +95,7 @@ export class Timeline {
       if (label) span.style.setProperty("--colour", this.player.colours.of(label));
       track.append(span);
     }
-    return el("div", { class: "lane" }, el("span", { class: "lane-name", title: label || "silent" }, label || "silent"), track);
+    return el("div", { class: "lane" }, el("span", { class: "lane-name", title: label || NOTHING }, label || NOTHING), track);
   }
 
   /** Of a sample it is known what really sounds: thin lanes, to compare with. */
