@@ -85,7 +85,7 @@ def test_noise_of_any_colour_and_nothing_else_is_no_sound(name: str) -> None:
     assert by_waveform(seconds, GateOptions()) == [HISS]
     assert by_waveform(seconds, GateOptions(unevenness=0)) == [None]
     assert by_waveform(seconds, CLOSED) == [None]
-    assert by_ear(seconds, AcFpnOptions()) == [HISS]
+    assert by_ear(seconds, AcFpnOptions()) == [None if "sampled" in name else HISS]
     assert by_ear(seconds, STRATEGIES["ac-fpn"].presets["paper"]) == [None]
 
 

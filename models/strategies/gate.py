@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.noise import unevenness
+from models.noise import FULL_BAND, SPEECH_BAND, unevenness
 from models.strategies import FrameMasks, Instance
 from models.strategies.options import AcFpnOptions, GateOptions, TpaviOptions
 
@@ -33,20 +33,23 @@ def by_waveform(seconds: NDArray[np.float32], gate: GateOptions) -> Verdicts:
     """Sounds [n, samples] in [-1, 1]: is one too quiet, or too even to be more than noise?"""
     if not gate.enabled:
         return [None] * len(seconds)
-    return [unheard(second, decibels(second) < gate.energy, gate.unevenness) for second in seconds]
+    return [
+        unheard(second, decibels(second) < gate.energy, gate.unevenness, SPEECH_BAND) for second in seconds
+    ]
 
 
-def unheard(second: NDArray[np.float32], silent: bool, least: float) -> str | None:
+def unheard(second: NDArray[np.float32], silent: bool, least: float, highest: float) -> str | None:
     """Why a second [samples] holds nothing to look for, silence first."""
     if silent:
         return SILENT
-    return HISS if least and second.any() and unevenness(second) < least else None
+    return HISS if least and second.any() and unevenness(second, highest) < least else None
 
 
 def by_ear(seconds: NDArray[np.float32], options: AcFpnOptions | TpaviOptions) -> Verdicts:
-    """The same for the networks that were trained, which judge quiet sounds themselves."""
-    silent = options.silent_is_empty
-    return [unheard(second, silent and not second.any(), options.unevenness) for second in seconds]
+    """The same for the networks that were trained to hear: they judge quiet sounds themselves, and noise too
+    unless it fills the whole band, as a wind in noise does not."""
+    silent, least = options.silent_is_empty, options.unevenness
+    return [unheard(second, silent and not second.any(), least, FULL_BAND) for second in seconds]
 
 
 def by_noise(names: NDArray[np.float32], noises: NDArray[np.float32], gate: GateOptions) -> Verdicts:

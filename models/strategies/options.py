@@ -60,7 +60,7 @@ ReverseOption = Annotated[
 
 
 Unevenness = Annotated[float, Field(ge=0.0, le=10.0)]
-MORE_THAN_NOISE = 0.57  # dB: 6 of 950 sounding seconds of SynthAVS are as even, and 898 of 900 of noise
+MORE_THAN_NOISE = 0.57  # dB: 1 of 950 sounding seconds of SynthAVS is as even, and 891 of 900 of noise
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -102,8 +102,8 @@ class AcFpnOptions:
     silent_is_empty: bool = True
     """A second without any sound gives an empty mask; the published code segments it like any other."""
     unevenness: Unevenness = MORE_THAN_NOISE
-    """So does one that deviates by less than this, in dB, from noise of some colour, which is steady and has
-    a spectrum that is but a slope. 0 never asks, as the published code."""
+    """So does one that deviates by less than this, in dB, from noise of some colour over the whole band:
+    steady, and with a spectrum that is but a slope. 0 never asks, as the published code."""
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -119,8 +119,8 @@ class TpaviOptions:
     silent_is_empty: bool = True
     """A second without any sound gives an empty mask; the published code segments it like any other."""
     unevenness: Unevenness = MORE_THAN_NOISE
-    """So does one that deviates by less than this, in dB, from noise of some colour, which is steady and has
-    a spectrum that is but a slope. 0 never asks, as the published code."""
+    """So does one that deviates by less than this, in dB, from noise of some colour over the whole band:
+    steady, and with a spectrum that is but a slope. 0 never asks, as the published code."""
 
 
 @dataclass(frozen=True, config=CONFIG)
