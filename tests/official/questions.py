@@ -82,8 +82,9 @@ GRIDS = {
     "suppressed": GridLimits(points_per_side=6, quality=0.7, stability=0.96, overlap=0.98),
 }
 
-# Whole strategies, through the setting that chooses the supplier. Random networks hear noise in anything.
-_DEAF = GateOptions(noise=False)
+# Whole strategies, through the setting that chooses the supplier. Random networks hear noise in anything, and
+# what they hear here is noise.
+_DEAF = GateOptions(noise=False, unevenness=0)
 STRATEGIES = {
     "random-sam": RandomSamOptions(),
     "point-prompt": PointPromptOptions(gate=_DEAF),
