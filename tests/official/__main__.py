@@ -160,6 +160,7 @@ def compare_strategies(networks: Networks, folder: Path) -> Iterator[Row]:
         masks = np.stack([frame.mask for frame in segmenter(questions.clip(), options)])
         expected = np.load(folder / f"{name}.npz")["masks"]
         lit = float(expected.mean())
+        assert lit > 0, f"{name} lit nothing: there is nothing to compare"
         yield f"{name}, {lit:.0%} lit: pixels that differ", float((masks != expected).mean()), 1e-3
 
 
